@@ -1,0 +1,55 @@
+# `make help` lists what there is. Every target works in a fresh clone with Python 3.10 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+FILM := films/big_buck_bunny.mp4
+EXPORTS := data/exports/segmentation/data.yaml
+DEMO := out/demo
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint film data bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED) ## virtual environment in .venv with everything in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; make PYTHON=python3.x")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED) ## label the bundled excerpt and write its report
+	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
+	$(BIN)/insideout report $(DEMO)
+
+test: lint ## lint, unit tests, then tests on a local Ray
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/ray
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+film: $(FILM) ## fetch the whole film (50 MB) and check its digest
+
+$(FILM): | $(INSTALLED)
+	$(BIN)/insideout data film --out $@
+
+data: $(EXPORTS) ## write the bundled labels as training data
+
+$(EXPORTS): | $(FILM)
+	$(BIN)/insideout data exports --film $(FILM) --labels data/bbb --out data/exports
+
+bench: $(FILM) ## race the student project's way on two minutes of the film
+	$(BIN)/python benchmarks/bench.py
+
+clean: ## remove results and caches; keeps .venv and the film
+	rm -rf out data/exports build .mypy_cache .ruff_cache .pytest_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,280 @@
+"""Films: open and probe a video file, index its frames by time stamp, say which ones to look at."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import IO, Any
+
+import av
+import fsspec
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from insideout.errors import FilmError, UsageError
+
+_CHUNK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """One video stream of one file, probed and indexed.
+
+    path: local path or fsspec URL as given; film: the first 16 hex digits of sha256; bytes: size.
+    width, height: pixels of the stored picture after rotation. rotation: degrees counter-clockwise to
+    apply, 0, 90, 180 or 270. time_base: seconds per pts unit. fps: average frame rate.
+    pts: int64 [frames], ascending, by ordinal. keyframes: int32 ordinals of key frames, ascending.
+    """
+
+    path: str
+    film: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    rotation: int
+    time_base: Fraction
+    fps: Fraction
+    codec: str
+    pts: NDArray[np.int64]
+    keyframes: NDArray[np.int32]
+
+    @property
+    def frames(self) -> int:
+        """The number of frames in the film, sampled or not."""
+        return len(self.pts)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame to the end of the last, for display only."""
+        return float((int(self.pts[-1]) - int(self.pts[0])) * self.time_base + 1 / self.fps)
+
+    def time_s(self, ordinal: int) -> float:
+        """Seconds from the first frame to this one, for display only."""
+        return float((int(self.pts[ordinal]) - int(self.pts[0])) * self.time_base)
+
+    @cached_property
+    def gops(self) -> NDArray[np.int32]:
+        """Ordinals at which a group of pictures starts, ascending, 0 first: int32 [groups]."""
+        return np.union1d(np.zeros(1, np.int32), self.keyframes).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames to look at: every n-th ordinal, a rate in frames per second, or the key frames.
+
+    Exactly one holds; `fps` and `keyframes` win over the default of `every`.
+    """
+
+    every: int | None = 4
+    fps: Fraction | None = None
+    keyframes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keyframes and self.fps is not None:
+            raise UsageError("sampling by rate and by key frames exclude each other; choose one")
+        if self.fps is not None or self.keyframes:
+            object.__setattr__(self, "every", None)
+            if self.fps is not None and self.fps <= 0:
+                raise UsageError(f"sampling at {self.fps} frames per second: the rate must be above 0")
+        elif self.every is None or self.every < 1:
+            raise UsageError(f"sampling every {self.every} frames: the step must be 1 or more")
+
+    def __str__(self) -> str:
+        if self.keyframes:
+            return "keyframes"
+        return f"every:{self.every}" if self.fps is None else f"fps:{self.fps}"
+
+    @classmethod
+    def parse(cls, text: str) -> Sampling:
+        """Read what `str` writes: `every:4`, `fps:2`, `fps:24000/1001`, `keyframes`; else UsageError."""
+        kind, _, value = text.partition(":")
+        try:
+            if kind == "keyframes" and not value:
+                return cls(keyframes=True)
+            if kind == "every":
+                return cls(every=int(value))
+            if kind == "fps":
+                return cls(fps=Fraction(value))
+        except (ValueError, ZeroDivisionError):
+            pass
+        raise UsageError(f"sampling '{text}' is not understood; write every:4, fps:2 or keyframes")
+
+    def ordinals(self, film: Film) -> NDArray[np.int32]:
+        """Return the ordinals to look at, int32, ascending, without repeats.
+
+        At a rate, that is the frame shown at 0, 1/fps, 2/fps ... seconds after the first frame.
+        """
+        if self.keyframes:
+            return film.keyframes.astype(np.int32)
+        if self.fps is None:
+            return np.arange(0, film.frames, self.every, dtype=np.int32)
+        since = film.pts - film.pts[0]
+        step = 1 / (self.fps * film.time_base)
+        times = int(since[-1] // step) + 1
+        # Python integers: the products do not fit 64 bits for a long film with a fine time base.
+        wanted = np.array([i * step.numerator // step.denominator for i in range(times)], np.int64)
+        return np.unique(np.searchsorted(since, wanted, side="right") - 1).astype(np.int32)
+
+
+def open_film(path: str) -> Film:
+    """Probe and index a film without decoding more than one frame.
+
+    path: local path or fsspec URL. The file is read twice: once for its sha256, once for its packets.
+    Raises FilmError: missing, not a video, no video stream, zero frames, no time stamps.
+    """
+    sha256, size = _digest(path)
+    if size == 0:
+        raise FilmError(f"{path}: the file is empty; copy or download it again")
+    with open_video(path) as (container, stream):
+        pts, keys = _index(container, stream, path)
+    if pts is None:
+        with open_video(path) as (container, stream):
+            pts, keys = _index_decoding(container, stream, path)
+    if not len(pts):
+        raise FilmError(f"{path}: the video stream has zero frames; was the recording cut off?")
+    with open_video(path) as (container, stream):
+        first = _first_frame(container, stream, path)
+        rotation = round(first.rotation / 90) % 4 * 90
+        sides = (first.width, first.height)
+        width, height = sides if rotation % 180 == 0 else sides[::-1]
+        return Film(
+            path=path,
+            film=sha256[:16],
+            sha256=sha256,
+            bytes=size,
+            width=width,
+            height=height,
+            rotation=rotation,
+            time_base=_fraction(stream.time_base, path),
+            fps=Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25),
+            codec=stream.codec_context.name,
+            pts=pts,
+            keyframes=np.searchsorted(pts, keys).astype(np.int32),
+        )
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a film and its first video stream that is not a cover picture; FilmError if there is none."""
+    handle: IO[bytes] | None = None
+    try:
+        source: Any = path
+        if is_url(path):
+            handle = source = fsspec.open(path, "rb").open()
+        container = av.open(source)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FilmError(f"{path}: no such file; check the path") from error
+    except (FFmpegError, OSError, ValueError, ImportError) as error:
+        if handle is not None:
+            handle.close()
+        raise FilmError(f"{path}: not a video that can be opened ({error})") from error
+    try:
+        # ffmpeg renders any text file as a film of a terminal.
+        decodable = [s for s in container.streams.video if s.codec_context is not None]
+        pictures = [s for s in decodable if s.codec_context.name != "ansi"]
+        moving = [s for s in pictures if not s.disposition & av.stream.Disposition.attached_pic]
+        if not moving:
+            raise FilmError(f"{path}: no video stream; choose a file with moving pictures")
+        yield container, moving[0]
+    finally:
+        container.close()
+        if handle is not None:
+            handle.close()
+
+
+def is_url(path: str) -> bool:
+    """Say whether a path is an fsspec URL, such as s3://bucket/film.mp4, rather than a local path."""
+    return "://" in path
+
+
+def _digest(path: str) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with fsspec.open(path, "rb").open() if is_url(path) else open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError as error:
+        raise FilmError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError, ImportError) as error:
+        kind = "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({error})"
+        raise FilmError(f"{path}: {kind}") from error
+    return digest.hexdigest(), size
+
+
+def _index(
+    container: InputContainer, stream: VideoStream, path: str
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+    """Read all packets; return the pts of all frames and of key frames, ascending, or None without time stamps."""
+    pts: list[int] = []
+    keys: list[int] = []
+    try:
+        for packet in container.demux(stream):
+            # The demuxer ends with an empty packet to flush; edit lists mark what is never shown.
+            if packet.size == 0 or packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None, np.zeros(0, np.int64)
+            pts.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+    except FFmpegError as error:
+        if not pts:
+            raise FilmError(f"{path}: not a video that can be read ({error})") from error
+        # A file cut off in the middle: what was there before the end is a film.
+    if len(set(pts)) != len(pts):
+        return None, np.zeros(0, np.int64)
+    return np.array(sorted(pts), np.int64), np.array(sorted(keys), np.int64)
+
+
+def _index_decoding(
+    container: InputContainer, stream: VideoStream, path: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    pts: set[int] = set()
+    keys: set[int] = set()
+    stream.thread_type = "AUTO"
+    for frame in _decoded(container, stream):
+        if frame.pts is None:
+            raise FilmError(
+                f"{path}: the stream has no time stamps; put it into a container first: ffmpeg -i FILM -c copy FILM.mkv"
+            )
+        pts.add(frame.pts)
+        if frame.key_frame:
+            keys.add(frame.pts)
+    return np.array(sorted(pts), np.int64), np.array(sorted(keys), np.int64)
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: str) -> VideoFrame:
+    for frame in _decoded(container, stream):
+        return frame
+    raise FilmError(f"{path}: no picture of the {stream.codec_context.name} stream can be decoded")
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yield what comes out of the decoder, skipping packets it refuses."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, FFmpegError):
+            return
+        try:
+            yield from stream.codec_context.decode(packet if packet.size else None)
+        except FFmpegError:
+            continue
+
+
+def _fraction(value: Fraction | None, path: str) -> Fraction:
+    if not value:
+        raise FilmError(f"{path}: the video stream has no time base; put it into another container")
+    return Fraction(value)

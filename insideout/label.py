@@ -1,0 +1,118 @@
+"""Label the frames of one span: segment, crop, classify. Pure functions over one span at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from insideout.crops import CropKind, cut, encode_webp, resize
+from insideout.decode import SpanFrames
+from insideout.emotion import EmotionClassifier
+from insideout.packs import EmotionSpec
+from insideout.segment import Character, CharacterSegmenter
+from insideout.spans import Span
+
+Outcome = tuple[str, str | None]
+LABELLED: Outcome = ("labelled", None)
+
+
+@dataclass(frozen=True)
+class SpanLabels:
+    """What is known about a span once its pictures are gone.
+
+    `outcomes` has a (status, reason) per sampled frame; `rows` a dict per character, ordered by
+    frame and score, whose `frame` is an index into `ordinals`; `crops` is uint8 [rows, size, size,
+    3] RGB; `changes` and `edges` are those of SpanFrames; `seconds` is time spent by stage.
+    """
+
+    span: Span
+    ordinals: NDArray[np.int32]
+    pts: NDArray[np.int64]
+    outcomes: tuple[Outcome, ...]
+    changes: NDArray[np.float32]
+    edges: NDArray[np.uint8]
+    rows: tuple[dict[str, Any], ...]
+    crops: NDArray[np.uint8]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def outcome(reason: str | None) -> Outcome:
+    """The ledger's (status, reason) for what decoding says of a frame."""
+    if reason is None:
+        return LABELLED
+    return ("failed" if reason.startswith("decode:") else "dropped", reason)
+
+
+def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[list[list[Character]], list[Outcome]]:
+    """Find the characters of every frame that is to be labelled.
+
+    Returns a list of characters and an outcome per sampled frame. A picture on which the model
+    fails is tried alone before it is given up, so it takes no other frame with it.
+    """
+    outcomes = [outcome(reason) for reason in frames.reasons]
+    characters: list[list[Character]] = [[] for _ in outcomes]
+    wanted = [i for i, (status, _) in enumerate(outcomes) if status == "labelled"]
+    try:
+        found = segmenter.segment(frames.pictures[wanted])
+    except Exception:
+        found = []
+        for i in wanted:
+            try:
+                found += segmenter.segment(frames.pictures[i : i + 1])
+            except Exception as error:
+                found.append([])
+                outcomes[i] = ("failed", f"segment: {type(error).__name__}: {error}"[:200])
+    for i, figures in zip(wanted, found, strict=True):
+        characters[i] = figures
+        if not figures and outcomes[i] == LABELLED:
+            outcomes[i] = ("dropped", "no_character")
+    return characters, outcomes
+
+
+def crop_span(
+    frames: SpanFrames, characters: list[list[Character]], outcomes: list[Outcome], emotion: EmotionSpec
+) -> SpanLabels:
+    """Cut what the emotion classifier will see, and let go of the pictures."""
+    kind: CropKind = emotion.crop
+    rows: list[dict[str, Any]] = []
+    crops: list[NDArray[np.uint8]] = []
+    for i, figures in enumerate(characters):
+        for figure in figures:
+            head = figure.head or (None, None, None, None)
+            rows.append(
+                {"frame": i, "character": figure.name, "score": figure.score, "mask_rle": figure.mask.rle()}
+                | {"mask_h": figure.mask.height, "mask_w": figure.mask.width}
+                | dict(zip(("box_x", "box_y", "box_w", "box_h"), figure.box, strict=True))
+                | dict(zip(("head_x", "head_y", "head_w", "head_h"), head, strict=True))
+            )
+            crops.append(resize(cut(frames.pictures[i], figure, kind, emotion.margin), emotion.size))
+    stacked = np.stack(crops) if crops else np.zeros((0, emotion.size, emotion.size, 3), np.uint8)
+    return SpanLabels(
+        frames.span, frames.ordinals, frames.pts, tuple(outcomes), frames.changes, frames.edges, tuple(rows), stacked
+    )
+
+
+def classify_span(labels: SpanLabels, classifier: EmotionClassifier, keep_crops: bool) -> SpanLabels:
+    """Add calibrated `probabilities` (float32 [emotions], pack order) and, if asked, `crop` to each row."""
+    probabilities = classifier.classify(labels.crops)
+    rows = tuple(
+        row | {"probabilities": p, "crop": encode_webp(crop) if keep_crops else None}
+        for row, p, crop in zip(labels.rows, probabilities, labels.crops, strict=True)
+    )
+    return replace(labels, rows=rows, crops=labels.crops[:0])
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time spent inside to `seconds[stage]`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,0 +1,123 @@
+"""The last things written: `films.parquet`, `manifest.json`, `_SUCCESS`; and what a run looks like meanwhile."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+
+from insideout import __version__, schema
+from insideout.assemble import FilmSummary, frames_key, read_summary
+from insideout.errors import OutputError
+from insideout.packs import Pack
+from insideout.plan import PLAN_KEY, FilmPlan
+from insideout.store import Store
+
+_LIBRARIES = ("ray", "torch", "torchvision", "ultralytics", "av", "opencv-python", "pyarrow", "numpy")
+
+
+def write_films(store: Store, plans: Sequence[FilmPlan], sampling: str) -> None:
+    """Write `films.parquet`, keeping the films that earlier runs on this folder left in it."""
+    rows = {row["film"]: row for row in _films_before(store)} | {
+        plan.film.film: {
+            "film": plan.film.film,
+            "path": plan.film.path,
+            "bytes": plan.film.bytes,
+            "sha256": plan.film.sha256,
+            "width": plan.film.width,
+            "height": plan.film.height,
+            "fps_num": plan.film.fps.numerator,
+            "fps_den": plan.film.fps.denominator,
+            "time_base_num": plan.film.time_base.numerator,
+            "time_base_den": plan.film.time_base.denominator,
+            "frames": plan.film.frames,
+            "duration_s": plan.film.duration_s,
+            "codec": plan.film.codec,
+            "sampling": sampling,
+            "fingerprint": plan.fingerprint,
+        }
+        for plan in plans
+    }
+    table = pa.Table.from_pylist(list(rows.values()), schema=schema.stamp(schema.FILMS, plans[0].fingerprint))
+    store.write_table("films.parquet", table)
+
+
+def _films_before(store: Store) -> list[dict[str, Any]]:
+    if not store.exists("films.parquet"):
+        return []
+    rows: list[dict[str, Any]] = store.read_table("films.parquet").to_pylist()
+    return rows
+
+
+def write_manifest(
+    store: Store, pack: Pack, settings: dict[str, Any], summaries: Sequence[FilmSummary], timings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest."""
+    manifest = {
+        "schema": schema.VERSION,
+        "insideout": __version__,
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "fingerprint": store.read_json(PLAN_KEY)["fingerprint"],
+        "configuration": settings,
+        "pack": {
+            "name": pack.name,
+            "digest": pack.digest,
+            "classes": list(pack.characters),
+            "emotions": list(pack.emotion.classes),
+            "crop": pack.emotion.crop,
+            "uncertain_below": pack.emotion.uncertain_below,
+        },
+        "counts": totals(summaries),
+        "timings": timings,
+        "versions": {"python": platform.python_version()} | _versions(),
+    }
+    store.write_json("manifest.json", manifest)
+    store.write("_SUCCESS", b"")
+    return manifest
+
+
+def totals(summaries: Sequence[FilmSummary]) -> dict[str, Any]:
+    """The ledgers of several films added up."""
+    return {
+        "films": len(summaries),
+        "frames": sum(s.sampled for s in summaries),
+        "labelled": sum(s.labelled for s in summaries),
+        "dropped": dict(sum((s.dropped for s in summaries), Counter[str]())),
+        "failed": dict(sum((s.failed for s in summaries), Counter[str]())),
+        "characters": sum(s.characters for s in summaries),
+        "shots": sum(s.shots for s in summaries),
+        "tracks": sum(s.tracks for s in summaries),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def run_status(store: Store) -> dict[str, Any]:
+    """What a run looks like now, also while it is running.
+
+    Returns `done` (bool) and `films`: for each film id its path, planned `samples` and `spans`,
+    `spans_done`, and `summary` (FilmSummary) once it is assembled. Raises OutputError when the
+    folder holds no plan.
+    """
+    if not store.exists(PLAN_KEY):
+        raise OutputError(f"{store.root}: no plan.json, so not an output of `insideout label`")
+    plan = store.read_json(PLAN_KEY)
+    films = {}
+    for film, facts in plan["films"].items():
+        done = len(store.list(f"spans/film={film}/{plan['fingerprint']}", ".parquet"))
+        summary = read_summary(store, film) if store.exists(frames_key(film)) else None
+        films[film] = facts | {"spans_done": facts["spans"] if summary else done, "summary": summary}
+    return {"done": store.exists("_SUCCESS"), "films": films, "plan": plan}

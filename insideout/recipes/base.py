@@ -1,0 +1,40 @@
+"""Recipes: training settings that are read from YAML and refuse what they do not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
+
+from insideout.errors import RecipeError
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: immutable, no unknown keys, values checked against their range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, path: Path, **overrides: Any) -> Self:
+        """Read a YAML file; `overrides` that are not None win over it. Raises RecipeError."""
+        try:
+            raw = yaml.safe_load(path.read_text()) or {}
+        except FileNotFoundError as error:
+            raise RecipeError(f"{path}: no such recipe; the shipped ones are in configs/") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise RecipeError(f"{path}: a recipe is a map of settings, found {type(raw).__name__}")
+        raw |= {key: value for key, value in overrides.items() if value is not None}
+        try:
+            return cls(**raw)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RecipeError(f"{path}: {problems}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the recipe, every value spelled out, so that a run can be repeated."""
+        path.write_text(yaml.safe_dump(self.model_dump(), sort_keys=False))

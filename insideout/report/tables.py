@@ -1,0 +1,231 @@
+"""Read a finished output folder: its manifest, its films, and the label table of one film at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from insideout import schema
+from insideout.errors import OutputError
+from insideout.store import Store
+
+UNCERTAIN = "uncertain"
+Key = tuple[int, int]  # ordinal and track: one character in one frame of a film
+Rectangle = tuple[float, float, float, float]  # x, y, width, height in pixels of the stored picture
+
+_SIGHTING_COLUMNS = [
+    "ordinal", "pts", "shot", "track", "character", "emotion", "certainty", "track_emotion",
+    "box_x", "box_y", "box_w", "box_h", "head_x", "head_y", "head_w", "head_h",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FilmFacts:
+    """One row of films.parquet; `path` may be a local path or a URL."""
+
+    film: str
+    path: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    fps: Fraction
+    time_base: Fraction
+    frames: int
+    duration_s: float
+    codec: str
+    sampling: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return self.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or self.film
+
+
+@dataclass(frozen=True)
+class SampledFrame:
+    """One row of the ledger; `pts` in units of the time base."""
+
+    ordinal: int
+    pts: int
+    shot: int
+    status: str
+    reason: str | None
+    characters: int
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One character in one labelled frame; boxes in pixels of the stored picture."""
+
+    ordinal: int
+    pts: int
+    shot: int
+    track: int
+    character: str
+    emotion: str
+    certainty: float
+    track_emotion: str
+    box: Rectangle
+    head: Rectangle | None
+
+    @property
+    def key(self) -> Key:
+        return (self.ordinal, self.track)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One row of the shots table; ends are exclusive, `pts` in units of the time base."""
+
+    shot: int
+    start_ordinal: int
+    end_ordinal: int
+    start_pts: int
+    end_pts: int
+
+
+@dataclass(frozen=True)
+class FilmTables:
+    """What the label table says of one film, each list in order of time."""
+
+    facts: FilmFacts
+    frames: list[SampledFrame]
+    sightings: list[Sighting]
+    shots: list[Shot]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """The heavy columns of one sighting: its stored crop, if any, and its probabilities."""
+
+    crop: bytes | None
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished output folder on any storage."""
+
+    store: Store = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    films: tuple[FilmFacts, ...]
+
+
+def open_run(run: Path | str) -> Run:
+    """Open a finished output folder: its manifest and its list of films.
+
+    Raises OutputError when the folder is missing, unfinished, damaged or of a newer schema.
+    """
+    store = Store(run)
+    for key in ("manifest.json", "_SUCCESS", "films.parquet"):
+        if not store.exists(key):
+            if not store.list(""):
+                raise OutputError(f"{run}: nothing is there; give the folder that `insideout label --out` wrote")
+            raise OutputError(f"{run}: not a finished run (no {key}); `insideout status {run}` says what is missing")
+    manifest = store.read_json("manifest.json")
+    version = manifest.get("schema", schema.VERSION) if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise OutputError(f"{run}/manifest.json: not a manifest of insideout; label again into a new folder")
+    if version > schema.VERSION:
+        raise OutputError(f"{run}/manifest.json: schema {version} is newer than {schema.VERSION}; update insideout")
+    table, _ = _read(store, "films.parquet", None)
+    return Run(store, manifest, tuple(_facts(row) for row in table.to_pylist()))
+
+
+def read_film(run: Run, facts: FilmFacts) -> FilmTables:
+    """Read ledger, characters and shots of one film, without masks and crops.
+
+    Raises OutputError when the film has no ledger, or when its files come from two different runs.
+    """
+    fingerprints: dict[str, str] = {}
+
+    def rows(kind: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+        for key in _parts(run.store, kind, facts.film):
+            table, fingerprint = _read(run.store, key, columns)
+            fingerprints.setdefault(fingerprint, key)
+            for batch in table.to_batches(max_chunksize=16384):
+                yield from batch.to_pylist()
+
+    frames = [SampledFrame(**row) for row in rows("frames", list(SampledFrame.__dataclass_fields__))]
+    if not frames:
+        raise OutputError(
+            f"{run.store.root}: no ledger for film {facts.film} ({facts.name}); "
+            f"`insideout status {run.store.root}` says what is missing"
+        )
+    sightings = [_sighting(row) for row in rows("characters", _SIGHTING_COLUMNS)]
+    shots = [Shot(**row) for row in rows("shots", list(Shot.__dataclass_fields__))]
+    if len(fingerprints) > 1:
+        first, second = list(fingerprints.values())[:2]
+        raise OutputError(
+            f"{run.store.root}: rows of two different runs ({first} and {second}); label again into a new folder"
+        )
+    frames.sort(key=lambda frame: frame.ordinal)
+    sightings.sort(key=lambda sighting: sighting.key)
+    shots.sort(key=lambda shot: shot.shot)
+    return FilmTables(facts, frames, sightings, shots)
+
+
+def read_extras(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, Extra]:
+    """Read stored crops and probabilities of the wanted sightings only, one file at a time."""
+    keys = set(wanted)
+    ordinals = pa.array(sorted({ordinal for ordinal, _ in keys}), pa.int32())
+    found: dict[Key, Extra] = {}
+    for part in _parts(run.store, "characters", film):
+        with run.store.fs.open(run.store.path(part), "rb") as file:
+            parquet = pq.ParquetFile(file)
+            for batch in parquet.iter_batches(512, columns=["ordinal", "track", "crop", "probabilities"]):
+                chosen = batch.filter(pc.is_in(batch.column("ordinal"), value_set=ordinals))
+                for row in chosen.to_pylist():
+                    key = (row["ordinal"], row["track"])
+                    if key in keys:
+                        pairs = row["probabilities"] or []
+                        found[key] = Extra(row["crop"], {name: float(value) for name, value in pairs})
+    return found
+
+
+def _read(store: Store, key: str, columns: list[str] | None) -> tuple[pa.Table, str]:
+    where = store.path(key)
+    try:
+        with store.fs.open(where, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            fingerprint = schema.read_stamp(parquet.schema_arrow.metadata, where)
+            return parquet.read(columns=columns), fingerprint
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"{where}: cannot be read as Parquet ({error}); label again into a new folder") from error
+
+
+def _parts(store: Store, kind: str, film: str) -> list[str]:
+    return store.list(f"{kind}/film={film}", ".parquet")
+
+
+def _facts(row: dict[str, Any]) -> FilmFacts:
+    kept = {name: row[name] for name in FilmFacts.__dataclass_fields__ if name in row}
+    return FilmFacts(
+        fps=Fraction(row["fps_num"], row["fps_den"] or 1),
+        time_base=Fraction(row["time_base_num"], row["time_base_den"]),
+        **kept,
+    )
+
+
+def _sighting(row: dict[str, Any]) -> Sighting:
+    head = (row["head_x"], row["head_y"], row["head_w"], row["head_h"])
+    return Sighting(
+        ordinal=row["ordinal"],
+        pts=row["pts"],
+        shot=row["shot"],
+        track=row["track"],
+        character=row["character"],
+        emotion=row["emotion"] or UNCERTAIN,
+        certainty=row["certainty"] if row["certainty"] is not None else 0.0,
+        track_emotion=row["track_emotion"] or UNCERTAIN,
+        box=(row["box_x"], row["box_y"], row["box_w"], row["box_h"]),
+        head=None if any(value is None for value in head) else head,
+    )

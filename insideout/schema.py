@@ -1,0 +1,117 @@
+"""The Arrow schemas of everything insideout writes, each field with its unit and meaning.
+
+Field names are fixed: users write queries on them. `VERSION` goes into the Parquet metadata, and a
+reader refuses a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from insideout.errors import OutputError
+
+VERSION = 1
+_VERSION_KEY = b"insideout.schema"
+_FINGERPRINT_KEY = b"insideout.fingerprint"
+
+
+def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"meaning": meaning})
+
+
+_FILM = _field("film", pa.string(), "film id: first 16 hex digits of the file's sha256")
+_ORDINAL = _field("ordinal", pa.int32(), "0-based position of the frame in presentation order")
+_PTS = _field("pts", pa.int64(), "presentation time stamp in units of the film's time base")
+_TIME = _field("time_s", pa.float64(), "seconds since the first frame, for display only")
+_SHOT = _field("shot", pa.int32(), "0-based shot in the film")
+
+CHARACTERS = pa.schema(
+    [
+        _FILM,
+        _ORDINAL,
+        _PTS,
+        _TIME,
+        _SHOT,
+        _field("track", pa.int64(), "the same character through one shot; unique in the film"),
+        _field("character", pa.string(), "class name, voted over the track by score"),
+        _field("score", pa.float32(), "confidence of the segmenter, 0 to 1"),
+        _field("box_x", pa.float32(), "left edge, pixels of the stored picture, rotation applied"),
+        _field("box_y", pa.float32(), "top edge, pixels of the stored picture, rotation applied"),
+        _field("box_w", pa.float32(), "width in pixels"),
+        _field("box_h", pa.float32(), "height in pixels"),
+        _field("mask_rle", pa.string(), "counts of the COCO compressed run-length encoding"),
+        _field("mask_h", pa.int32(), "height of the mask in pixels, that of the stored picture"),
+        _field("mask_w", pa.int32(), "width of the mask in pixels, that of the stored picture"),
+        _field("head_x", pa.float32(), "left edge of the head, pixels; null where no head is seen"),
+        _field("head_y", pa.float32(), "top edge of the head, pixels; null where no head is seen"),
+        _field("head_w", pa.float32(), "width of the head, pixels; null where no head is seen"),
+        _field("head_h", pa.float32(), "height of the head, pixels; null where no head is seen"),
+        _field("emotion", pa.string(), "most probable emotion, or 'uncertain'"),
+        _field("certainty", pa.float32(), "calibrated probability of the most probable emotion"),
+        _field("probabilities", pa.map_(pa.string(), pa.float32()), "calibrated, by emotion"),
+        _field("track_emotion", pa.string(), "emotion fused over the track, or 'uncertain'"),
+        _field("crop", pa.binary(), "WebP of what the emotion classifier saw; null unless asked for"),
+    ]
+)
+
+FRAMES = pa.schema(
+    [
+        _FILM,
+        _ORDINAL,
+        _PTS,
+        _TIME,
+        _SHOT,
+        _field("status", pa.string(), "labelled, dropped or failed"),
+        _field("reason", pa.string(), "why it was dropped or failed; null when labelled"),
+        _field("characters", pa.int32(), "rows of this frame in the characters table"),
+    ]
+)
+
+SHOTS = pa.schema(
+    [
+        _FILM,
+        _SHOT,
+        _field("start_ordinal", pa.int32(), "first frame of the shot"),
+        _field("end_ordinal", pa.int32(), "first frame after the shot"),
+        _field("start_pts", pa.int64(), "pts of the first frame, time base units"),
+        _field("end_pts", pa.int64(), "pts at which the shot ends, time base units"),
+    ]
+)
+
+FILMS = pa.schema(
+    [
+        _FILM,
+        _field("path", pa.string(), "where the film was read, without credentials"),
+        _field("bytes", pa.int64(), "size of the file"),
+        _field("sha256", pa.string(), "digest of the file, hex"),
+        _field("width", pa.int32(), "pixels of the stored picture, rotation applied"),
+        _field("height", pa.int32(), "pixels of the stored picture, rotation applied"),
+        _field("fps_num", pa.int64(), "average frame rate, numerator"),
+        _field("fps_den", pa.int64(), "average frame rate, denominator"),
+        _field("time_base_num", pa.int64(), "seconds per pts unit, numerator"),
+        _field("time_base_den", pa.int64(), "seconds per pts unit, denominator"),
+        _field("frames", pa.int64(), "frames in the film, sampled or not"),
+        _field("duration_s", pa.float64(), "seconds, for display only"),
+        _field("codec", pa.string(), "name of the video codec"),
+        _field("sampling", pa.string(), "which frames are looked at: every:4, fps:2, keyframes"),
+        _field("fingerprint", pa.string(), "digest of models, settings and code version"),
+    ]
+)
+
+
+def stamp(schema: pa.Schema, fingerprint: str) -> pa.Schema:
+    """Return the schema with our version and the run's fingerprint in its metadata."""
+    return schema.with_metadata({_VERSION_KEY: str(VERSION), _FINGERPRINT_KEY: fingerprint})
+
+
+def read_stamp(metadata: Mapping[bytes, bytes] | None, where: str) -> str:
+    """Return the fingerprint in a file's metadata; raise OutputError if it is not ours or too new."""
+    found = metadata or {}
+    if _VERSION_KEY not in found:
+        raise OutputError(f"{where}: not written by insideout (no schema version in its metadata)")
+    version = int(found[_VERSION_KEY])
+    if version > VERSION:
+        raise OutputError(f"{where}: schema {version} is newer than {VERSION}; update insideout")
+    return found.get(_FINGERPRINT_KEY, b"").decode()

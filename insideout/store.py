@@ -1,0 +1,120 @@
+"""Read and write an output folder, on local disk or any fsspec storage, atomically.
+
+On local disk a file appears by rename after an fsync. On object storage a single put is atomic by
+itself, and nothing is ever renamed there.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from insideout.errors import OutputError, StorageError
+
+
+class Store:
+    """A folder on some storage; keys are relative paths with forward slashes."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """`root` is a local path or an fsspec URL such as `s3://bucket/prefix`."""
+        self.root = str(root)
+        try:
+            self.fs, self._path = fsspec.core.url_to_fs(self.root)
+        except (ValueError, ImportError, OSError) as error:
+            raise OutputError(f"{self.root}: not a folder that can be opened: {error}") from error
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, key: str) -> str:
+        """The path of a key as the file system names it."""
+        return f"{self._path.rstrip('/')}/{key}"
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write all of `data` under a key, or nothing; an older object is replaced."""
+        with self._reported("write", key):
+            if not self.local:
+                self.fs.pipe_file(self.path(key), data)
+                return
+            target = Path(self.path(key))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Write a value as indented JSON."""
+        self.write(key, json.dumps(value, indent=2, ensure_ascii=False).encode())
+
+    def write_table(self, key: str, table: pa.Table) -> None:
+        """Write a table as Parquet, Zstandard-compressed."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write(key, sink.getvalue().to_pybytes())
+
+    def read(self, key: str) -> bytes:
+        """Read all bytes of a key; raises StorageError."""
+        with self._reported("read", key):
+            data: bytes = self.fs.cat_file(self.path(key))
+            return data
+
+    def read_json(self, key: str) -> Any:
+        """Read JSON; raises OutputError when it is damaged."""
+        try:
+            return json.loads(self.read(key))
+        except json.JSONDecodeError as error:
+            raise OutputError(f"{self.path(key)}: damaged JSON ({error}); remove the folder and run again") from error
+
+    def read_table(self, key: str) -> pa.Table:
+        """Read a Parquet file."""
+        return pq.read_table(pa.BufferReader(self.read(key)))
+
+    def exists(self, key: str) -> bool:
+        """Tell whether a key is there."""
+        with self._reported("look at", key):
+            return bool(self.fs.exists(self.path(key)))
+
+    def list(self, prefix: str, suffix: str = "") -> list[str]:
+        """Keys below a folder, sorted, without temporary files; empty when there is no such folder."""
+        with self._reported("list", prefix):
+            self.fs.invalidate_cache()
+            try:
+                found = self.fs.find(self.path(prefix))
+            except FileNotFoundError:
+                return []
+        start = len(self.path(""))
+        keys = (str(path)[start:] for path in found)
+        return sorted(k for k in keys if k.endswith(suffix) and not k.rsplit("/", 1)[-1].startswith("."))
+
+    def remove(self, prefix: str) -> None:
+        """Remove a folder and all below it, or one key; nothing happens when it is not there."""
+        with self._reported("remove", prefix):
+            if self.fs.exists(self.path(prefix)):
+                self.fs.rm(self.path(prefix), recursive=True)
+
+    @contextmanager
+    def _reported(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = self.path(key)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError(
+                    f"{where}: disk full; free some space and run the same command again, finished spans are kept"
+                ) from error
+            raise StorageError(f"cannot {verb} {where}: {error.strerror or error}; check it and run again") from error

@@ -1,0 +1,50 @@
+"""Connect to Ray: a local one by default, a running cluster by address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from insideout.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the connected cluster has."""
+
+    cpus: int
+    gpus: float
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[Resources]:
+    """Connect, yield what there is, disconnect.
+
+    `address` None takes RAY_ADDRESS where it is set (as inside a submitted job), else starts a local
+    Ray. A Ray that is already connected in this process is used and left as it is. Raises
+    UsageError when nothing answers at the address.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        target = address or os.environ.get("RAY_ADDRESS") or "local"
+        local: dict[str, object] = {"include_dashboard": False} if target == "local" else {}
+        try:
+            ray.init(target, logging_level=logging.WARNING, log_to_driver=False, **local)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        found = ray.cluster_resources()
+        yield Resources(max(1, int(found.get("CPU", 1))), float(found.get("GPU", 0)))
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,271 @@
+"""Label films: plan -> decode -> segment -> crop -> classify -> write, on Ray Data with actor pools.
+
+    python -m pipelines.label FILM... --pack PACK --out DIR     (for `ray job submit`)
+
+A row is a span. On CPUs decode, segment and crop have equal resources, so Ray fuses them into one
+process and no frame crosses the object store; with GPUs it streams spans from CPU decoders to GPU
+actors. Every span is committed under its own name, so running again does the missing ones only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from insideout.assemble import FilmSummary, assemble, is_assembled, read_summary
+from insideout.decode import decode
+from insideout.emotion import EmotionClassifier
+from insideout.errors import FilmError, IncompleteError, StorageError
+from insideout.film import Sampling
+from insideout.label import classify_span, crop_span, segment_span, timed
+from insideout.manifest import write_films, write_manifest
+from insideout.packs import Pack, load_pack
+from insideout.parts import part_bytes
+from insideout.plan import FilmPlan, LabelSettings, distinct, fingerprint, open_output, plan_film
+from insideout.segment import CharacterSegmenter
+from insideout.spans import Reel
+from insideout.store import Store
+from pipelines.cluster import Resources
+
+#: Below any span of frames, so that Ray never waits to put two spans into one block.
+_BLOCK_BYTES = 1024 * 1024
+#: A span whose worker died is tried this often before the run gives up on it.
+_ROUNDS = 3
+Row = dict[str, Any]
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every stage needs to know; small, so that it travels with the code."""
+
+    pack: str
+    out: str
+    settings: LabelSettings
+    fingerprint: str
+    device: str
+
+
+def decode_reel(row: Row) -> Iterator[Row]:
+    """A reel becomes its spans, one row each, pictures included."""
+    reel: Reel = row["reel"][0]
+    spans = decode(reel, threads=1)
+    while True:
+        seconds: dict[str, float] = {}
+        with timed(seconds, "decode"):
+            frames = next(spans, None)
+        if frames is None:
+            return
+        empty = replace(frames, pictures=frames.pictures[:0])
+        yield _row(film=reel.film, frames=empty, seconds=seconds) | {"pictures": frames.pictures[None]}
+
+
+class Segment:
+    """Finds the characters of a span and cuts their crops; the pictures end here."""
+
+    def __init__(self, job: Job) -> None:
+        self.pack = _pack_of(job)
+        self.segmenter = CharacterSegmenter(self.pack.segmenter, job.device, threads=1)
+
+    def __call__(self, row: Row) -> Row:
+        frames = replace(row["frames"][0], pictures=np.asarray(row["pictures"][0]))
+        seconds: dict[str, float] = row["seconds"][0]
+        with timed(seconds, "segment"):
+            characters, outcomes = segment_span(frames, self.segmenter)
+        with timed(seconds, "crop"):
+            labels = crop_span(frames, characters, outcomes, self.pack.emotion)
+        return _row(film=row["film"][0], labels=labels, seconds=seconds)
+
+
+class Classify:
+    """Gives each crop its emotion."""
+
+    def __init__(self, job: Job) -> None:
+        self.classifier = EmotionClassifier(_pack_of(job).emotion, job.device, threads=1)
+        self.keep_crops = job.settings.crops
+
+    def __call__(self, row: Row) -> Row:
+        seconds: dict[str, float] = row["seconds"][0]
+        with timed(seconds, "classify"):
+            labels = classify_span(row["labels"][0], self.classifier, self.keep_crops)
+        return _row(film=row["film"][0], labels=labels, seconds=seconds)
+
+
+def write_span(row: Row, job: Job) -> Row:
+    """Commits a span; what goes on is its line for the progress display."""
+    labels, seconds = row["labels"][0], row["seconds"][0]
+    key = f"spans/film={row['film'][0]}/{job.fingerprint}/{labels.span.index:06d}.parquet"
+    error: StorageError | None = None
+    with timed(seconds, "write"):
+        data = part_bytes(replace(labels, seconds=seconds), job.fingerprint)
+        try:
+            Store(job.out).write(key, data)
+        except StorageError as refused:  # raised again by the driver: trying again would not help
+            error = refused
+    return _row(film=row["film"][0], frames=len(labels.ordinals), seconds=seconds, error=error)
+
+
+def label(
+    films: list[str],
+    pack_path: str,
+    out: str,
+    settings: LabelSettings,
+    resources: Resources,
+    *,
+    gpus_per_actor: float = 0.5,
+    on_plan: Report | None = None,
+    on_span: Report | None = None,
+) -> dict[str, Any]:
+    """Label films into `out` and return the manifest; `ray` must be connected.
+
+    `on_plan` gets the frames and spans to do once they are known, `on_span` a line for each span
+    committed. Raises the errors of planning before anything starts, and IncompleteError when spans
+    are still missing after all attempts.
+    """
+    start = time.monotonic()
+    pack = _with_settings(load_pack(pack_path), settings)
+    store = Store(out)
+    plans = plan_films(films, settings, fingerprint(pack, settings))
+    open_output(store, pack, settings, plans)
+    store.remove("_SUCCESS")
+    job = Job(pack_path, out, settings, plans[0].fingerprint, "cuda" if resources.gpus else "cpu")
+    todo = [plan for plan in plans if not is_assembled(store, plan)]
+    stages: dict[str, float] = {}
+    frames = 0
+    if on_plan:
+        on_plan(_outlook(store, plans, todo))
+    for _ in range(_ROUNDS):
+        reels = [r for plan in todo for r in plan.reels(Sampling.parse(settings.sampling), _missing(store, plan))]
+        if not reels:
+            break
+        for line in run(reels, job, resources, gpus_per_actor):
+            frames += line["frames"]
+            for stage, spent in line["seconds"].items():
+                stages[stage] = stages.get(stage, 0.0) + spent
+            if on_span:
+                on_span(line)
+    summaries = _assemble_all(job, plans, todo)
+    write_films(store, plans, settings.sampling)
+    seconds = time.monotonic() - start
+    timings = {
+        "seconds": round(seconds, 3),
+        "frames_per_second": round(frames / seconds, 3),
+        "stages": {stage: round(spent, 3) for stage, spent in stages.items()},
+    }
+    manifest = write_manifest(store, pack, settings.model_dump(), summaries, timings)
+    store.remove("spans")
+    return manifest | {"summaries": summaries}
+
+
+def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float) -> Iterator[dict[str, Any]]:
+    """Stream reels through the stages; yields a line for each committed span, in no order."""
+    context = DataContext.get_current()
+    context.target_max_block_size = _BLOCK_BYTES
+    context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
+    cpu: dict[str, Any] = {"num_cpus": 0.5}
+    if job.device == "cuda":
+        size = max(1, int(resources.gpus / gpus_per_actor / 2))
+        segmenters = classifiers = ActorPoolStrategy(size=size)
+        model: dict[str, Any] = {"num_gpus": gpus_per_actor, "num_cpus": 0}
+    else:
+        segmenters = ActorPoolStrategy(size=resources.cpus)
+        classifiers = ActorPoolStrategy(size=max(1, resources.cpus // 2))
+        model = cpu
+    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    dataset = (
+        ray.data.from_items([{"reel": reel} for reel in reels], override_num_blocks=len(reels))
+        .map_batches(decode_reel, **one, **cpu)
+        .map_batches(Segment, fn_constructor_args=[job], compute=segmenters, **one, **model)
+        .map_batches(Classify, fn_constructor_args=[job], compute=classifiers, **one, **model)
+        .map_batches(write_span, fn_kwargs={"job": job}, num_cpus=0.1, **one)
+    )
+    for row in dataset.iter_rows():
+        if row["error"]:
+            raise row["error"]
+        yield row
+
+
+def plan_films(films: list[str], settings: LabelSettings, fingerprint: str) -> list[FilmPlan]:
+    """Probe and index all films, side by side; one FilmError names every film that cannot be read."""
+
+    @ray.remote(num_cpus=0.5)
+    def plan(path: str) -> FilmPlan | FilmError:
+        try:
+            return plan_film(path, settings, fingerprint)
+        except FilmError as error:
+            return error
+
+    if len(films) == 1:
+        return [plan_film(films[0], settings, fingerprint)]
+    found = ray.get([plan.remote(path) for path in films])
+    errors = [str(item) for item in found if isinstance(item, FilmError)]
+    if errors:
+        raise FilmError("\n".join(errors))
+    return distinct(found)
+
+
+def _assemble_all(job: Job, plans: list[FilmPlan], todo: list[FilmPlan]) -> list[FilmSummary]:
+    """Assemble the films that are not yet, side by side, and count them all."""
+
+    @ray.remote(num_cpus=0.5)
+    def task(plan: FilmPlan) -> FilmSummary | IncompleteError:
+        try:
+            return assemble(Store(job.out), plan, _pack_of(job))
+        except IncompleteError as error:
+            return error
+
+    found = ray.get([task.remote(plan) for plan in todo])
+    errors = [str(item) for item in found if isinstance(item, IncompleteError)]
+    if errors:
+        raise IncompleteError("\n".join(errors))
+    fresh = {summary.film: summary for summary in found}
+    return [fresh.get(p.film.film) or read_summary(Store(job.out), p.film.film) for p in plans]
+
+
+def _missing(store: Store, plan: FilmPlan) -> set[int]:
+    return {span.index for span in plan.spans} - plan.finished(store)
+
+
+def _outlook(store: Store, plans: list[FilmPlan], todo: list[FilmPlan]) -> dict[str, Any]:
+    missing = {plan.film.film: _missing(store, plan) for plan in todo}
+    return {
+        "films": len(plans),
+        "spans": sum(len(m) for m in missing.values()),
+        "frames": sum(
+            int(np.count_nonzero((p.samples >= s.start) & (p.samples < s.end)))
+            for p in todo
+            for s in p.spans
+            if s.index in missing[p.film.film]
+        ),
+    }
+
+
+def _with_settings(pack: Pack, settings: LabelSettings) -> Pack:
+    if settings.confidence is None:
+        return pack
+    return replace(pack, segmenter=replace(pack.segmenter, confidence=settings.confidence))
+
+
+def _pack_of(job: Job) -> Pack:
+    return _with_settings(load_pack(job.pack, verify=False), job.settings)
+
+
+def _row(**fields: Any) -> Row:
+    """A batch of one row; whatever is not a number or a string travels as a Python object."""
+    row: Row = {}
+    for name, value in fields.items():
+        row[name] = np.empty(1, object)
+        row[name][0] = value
+    return row
+
+
+if __name__ == "__main__":
+    from pipelines.cli import label_main
+
+    label_main()

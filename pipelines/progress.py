@@ -1,0 +1,62 @@
+"""Show how a run goes: a bar in a terminal, a log line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LOG_EVERY_S = 10.0
+
+
+class FrameProgress:
+    """Counts frames towards a total, on standard error."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._done, self._total = what, 0, 0
+        self._start = self._said = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.1f} frames/s"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+
+    def __enter__(self) -> FrameProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._total and self._done != self._total:
+            self._say()
+
+    def start(self, total: int) -> None:
+        """Begin counting towards `total` frames."""
+        self._total = total
+        self._start = self._said = time.monotonic()
+        if self._bar and total:
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=total, rate=0.0)
+
+    def advance(self, frames: int) -> None:
+        """Count frames that are done."""
+        self._done += frames
+        now = time.monotonic()
+        rate = self._done / max(1e-6, now - self._start)
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, rate=rate)
+        elif now - self._said >= _LOG_EVERY_S or self._done == self._total:
+            self._said = now
+            self._say()
+
+    def _say(self) -> None:
+        rate = self._done / max(1e-6, time.monotonic() - self._start)
+        print(f"{self._what}: {self._done}/{self._total} frames, {rate:.1f} frames/s", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Search for better training recipes; empty in this version."""
