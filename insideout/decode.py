@@ -29,7 +29,7 @@ class SpanFrames:
     changes: float32 [end - start], `shots.change` of each frame to the one before; NaN for the first frame
     of the span if nothing before it was decoded here; 0 for failed frames, the next is compared across them.
     edges: uint8 [2,36,64,3], `shots.signature` of the first and last frame; of the nearest that did not fail
-    where one failed; zeros if all did so far.
+    where one failed; `shots.UNSEEN` if all did so far.
     """
 
     span: Span
@@ -58,24 +58,24 @@ def decode(reel: Reel, *, threads: int = 1) -> Iterator[SpanFrames]:
         reasons: list[str | None] = [None] * len(ordinals)
         changes = np.zeros(span.end - span.start, np.float32)
         first: NDArray[np.uint8] | None = None
+        while held is not None and held[0] < span.start:
+            judge.look(*held)
+            held = next(outcomes, None)
+        if judge.seen is None:
+            changes[0] = np.nan
         while held is not None and held[0] < span.end:
             ordinal, frame, failure = held
-            before = judge.seen
-            reason = judge.look(ordinal, frame, failure)
-            if ordinal >= span.start:
-                if before is None:
-                    changes[ordinal - span.start] = np.nan if ordinal == span.start else 0.0
-                elif judge.seen is not None and failure is None:
+            before, reason = judge.seen, judge.look(*held)
+            if failure is None and judge.seen is not None:
+                first = judge.seen if first is None else first
+                if before is not None:
                     changes[ordinal - span.start] = shots.change(before, judge.seen)
-                if first is None and failure is None:
-                    first = judge.seen
-                if ordinal in places:
-                    reasons[places[ordinal]] = reason
-                    if frame is not None and failure is None:
-                        rgb[places[ordinal]] = painter.paint(frame)
+            if ordinal in places:
+                reasons[places[ordinal]] = reason
+                if frame is not None and failure is None:
+                    rgb[places[ordinal]] = painter.paint(frame)
             held = next(outcomes, None)
-        nothing = np.zeros((*shots.SIGNATURE[::-1], 3), np.uint8)
-        last = judge.seen if judge.seen is not None else nothing
+        last = shots.UNSEEN if judge.seen is None else judge.seen
         yield SpanFrames(
             span=span,
             ordinals=ordinals,

@@ -77,7 +77,10 @@ def plan_film(path: str, settings: LabelSettings, fingerprint: str) -> FilmPlan:
 
 def distinct(plans: Sequence[FilmPlan]) -> list[FilmPlan]:
     """Drop films whose bytes were already given under another name, keeping the first."""
-    return list({plan.film.film: plan for plan in reversed(plans)}.values())[::-1]
+    first: dict[str, FilmPlan] = {}
+    for plan in plans:
+        first.setdefault(plan.film.film, plan)
+    return list(first.values())
 
 
 def open_output(store: Store, pack: Pack, settings: LabelSettings, plans: Sequence[FilmPlan]) -> dict[str, Any]:

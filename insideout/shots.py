@@ -18,6 +18,9 @@ THUMBNAIL = (160, 90)
 SIGNATURE = (64, 36)
 """Width and height of `signature`, in pixels."""
 
+UNSEEN: Picture = np.zeros((*SIGNATURE[::-1], 3), np.uint8)
+"""The signature of a frame that could not be decoded; no picture has it, as black has its chroma at 128."""
+
 # ffmpeg's blackdetect asks for 98 % of the pixels below 10 % luma, which a night scene meets. A film
 # black is flat, so we ask for nearly all pixels within 8 codes of the black level: compression noise
 # stays inside, a face in the dark or a title on black does not.
@@ -59,8 +62,11 @@ def signature(luma: Picture, u: Picture, v: Picture) -> Picture:
 def change(before: Picture, after: Picture) -> float:
     """Say how much the picture changed between two signatures, in codes of luma and chroma.
 
-    0 for equal signatures, 1 to 10 for motion, mostly above 20 for a cut, 510 at most.
+    0 for equal signatures, 1 to 10 for motion, mostly above 20 for a cut, 510 at most. 0 as well where
+    one of them is `UNSEEN`.
     """
+    if not before.any() or not after.any():
+        return 0.0
     y, u, v = cv2.mean(cv2.absdiff(before, after))[:3]
     return float(y + (u + v) / 2)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Ray prints an error for every pool of actors that takes arguments (ray-project/ray#57733).
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -38,10 +40,10 @@ def connected(address: str | None = None) -> Iterator[Resources]:
         target = address or os.environ.get("RAY_ADDRESS") or "local"
         local: dict[str, object] = {"include_dashboard": False} if target == "local" else {}
         try:
-            ray.init(target, logging_level=logging.WARNING, log_to_driver=False, **local)
+            ray.init(target, logging_level=logging.ERROR, log_to_driver=False, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         found = ray.cluster_resources()
         yield Resources(max(1, int(found.get("CPU", 1))), float(found.get("GPU", 0)))

@@ -9,6 +9,7 @@ actors. Every span is committed under its own name, so running again does the mi
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class Job:
 
 def decode_reel(row: Row) -> Iterator[Row]:
     """A reel becomes its spans, one row each, pictures included."""
-    reel: Reel = row["reel"][0]
+    reel: Reel = pickle.loads(row["reel"][0])
     spans = decode(reel, threads=1)
     while True:
         seconds: dict[str, float] = {}
@@ -179,7 +180,7 @@ def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float
         model = cpu
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
     dataset = (
-        ray.data.from_items([{"reel": reel} for reel in reels], override_num_blocks=len(reels))
+        ray.data.from_items([{"reel": pickle.dumps(reel)} for reel in reels], override_num_blocks=len(reels))
         .map_batches(decode_reel, **one, **cpu)
         .map_batches(Segment, fn_constructor_args=[job], compute=segmenters, **one, **model)
         .map_batches(Classify, fn_constructor_args=[job], compute=classifiers, **one, **model)

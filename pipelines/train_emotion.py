@@ -1,8 +1,8 @@
 """Train the emotion classifier with Ray Train, on one CPU or many GPUs.
 
-    crops -> workers (DDP) -> a checkpoint each epoch -> the best by macro-F1 on valid
+crops -> workers (DDP) -> a checkpoint each epoch -> the best by macro-F1 on valid
 
-    python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
+python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
 """
 
 from __future__ import annotations
@@ -56,15 +56,19 @@ def run(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "data": str(data), "recipe": recipe.model_dump(), "threads": threads,
+            "data": str(data),
+            "recipe": recipe.model_dump(),
+            "threads": threads,
             "pretrained": str(pretrained) if pretrained else None,
         },
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0,
+            num_workers=workers,
+            use_gpu=gpus > 0,
             resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpus else {}),
         ),
         run_config=RunConfig(
-            name=name, storage_path=str(out),
+            name=name,
+            storage_path=str(out),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="macro_f1", checkpoint_score_order="max"
             ),
@@ -131,7 +135,7 @@ def _claim(out: Path, recipe: EmotionRecipe, digest: str) -> None:
             fresh.write_text(text)
             fresh.replace(path)
     if path.read_text() != text:
-        raise OutputError(f"{path}: this folder holds a training with another recipe or other data; choose another --out")
+        raise OutputError(f"{path}: this folder has a training with another recipe or other data; choose another --out")
 
 
 def _publish(checkpoint: Checkpoint, target: Path) -> Path:
@@ -170,8 +174,14 @@ if __name__ == "__main__":
         ray.init(address=address, include_dashboard=False if address == "local" else None)
         print(
             run(
-                data.resolve(), EmotionRecipe.read(recipe), out.resolve(),
-                workers=workers, gpus=gpus, cpus=cpus, pretrained=pretrained, name=name,
+                data.resolve(),
+                EmotionRecipe.read(recipe),
+                out.resolve(),
+                workers=workers,
+                gpus=gpus,
+                cpus=cpus,
+                pretrained=pretrained,
+                name=name,
             )
         )
 

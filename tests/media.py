@@ -17,11 +17,21 @@ Picture = NDArray[np.uint8]
 Draw = Callable[[int], Picture]
 
 
-def numbered(width: int = 128, height: int = 72, shot: int = 0) -> Draw:
-    """Draw frame n: n in binary as black and white blocks in the upper third, a moving pattern below.
+def numbered(width: int = 128, height: int = 72) -> Draw:
+    """Draw frame n: n in binary as black and white blocks in the upper third, a moving pattern below."""
+    moving = patterned(width, height)
 
-    shot: frames after which the pattern and its colours change abruptly; 0 for never.
-    """
+    def draw(number: int) -> Picture:
+        picture = moving(number)
+        for bit in range(BITS):
+            picture[: height // 3, _block(width, bit)] = 255 * (number >> bit & 1)
+        return picture
+
+    return draw
+
+
+def patterned(width: int = 128, height: int = 72, shot: int = 0) -> Draw:
+    """Draw a slowly moving pattern; after every `shot` frames it and its colours change abruptly, 0 for never."""
 
     def draw(number: int) -> Picture:
         picture = np.zeros((height, width, 3), np.uint8)
@@ -30,8 +40,6 @@ def numbered(width: int = 128, height: int = 72, shot: int = 0) -> Draw:
         for channel in range(3):
             wave = np.sin((x * (1 + (scene + channel) % 3) + 2 * number) / 15 + scene * 2 + y / 20)
             picture[..., channel] = 90 + 60 * ((scene >> channel) & 1) + 40 * wave
-        for bit in range(BITS):
-            picture[: height // 3, _block(width, bit)] = 255 * (number >> bit & 1)
         return picture
 
     return draw
@@ -81,7 +89,10 @@ def write_film(
     height, width = draw(0).shape[:2]
     x264 = {"preset": "veryfast", "g": "12", "bf": "3", "sc_threshold": "0"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options={**(x264 if codec == "libx264" else {}), **(options or {})})
+        stream = container.add_stream(
+            codec, rate=rate, options={**(x264 if codec == "libx264" else {}), **(options or {})}
+        )
+        stream = container.add_stream(codec, rate=rate, options=settings)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = time_base or 1 / rate
         # One thread: the same film every time.
@@ -115,7 +126,10 @@ def _silence() -> av.AudioFrame:
 
 
 def remux(source: Path, target: Path, shift: int = 0) -> Path:
-    """Copy the packets of a film, moved by `shift` units of its time base; what falls below 0 is cut by an edit list."""
+    """Copy the packets of a film, moved by `shift` units of its time base.
+
+    What falls below 0 is in the target, but cut away by its edit list.
+    """
     with av.open(str(source)) as old, av.open(str(target), "w", options={"avoid_negative_ts": "disabled"}) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
@@ -129,7 +143,7 @@ def remux(source: Path, target: Path, shift: int = 0) -> Path:
 def damage(source: Path, target: Path, packet: int, *, share: float = 0.5) -> int:
     """Copy a film with the last `share` of one packet's bytes inverted; return the pts of that packet's frame.
 
-    packet: its place in decoding order.
+    packet: its place in decoding order. Not every packet will do: some damage decodes to a legal picture.
     """
     with av.open(str(source)) as container:
         victim = [p for p in container.demux(video=0) if p.size][packet]

@@ -94,12 +94,14 @@ def read_crops(data: Path, keep: Sequence[str] | None = None) -> CropData:
         for split, names in found.items():
             missing = sorted(set(keep) - set(names))
             if missing:
-                raise DataError(f"{folders[split]}: no folder for {', '.join(missing)}; found {', '.join(sorted(names))}")
+                raise DataError(f"{folders[split]}: no folder for {', '.join(missing)}; it has {', '.join(names)}")
             for name in sorted(set(names) - set(keep)):
                 left_out.setdefault(split, {})[name] = len(_pictures(names.pop(name)))
     if set(found["train"]) != set(found["valid"]):
         odd = ", ".join(sorted(set(found["train"]) ^ set(found["valid"])))
-        raise DataError(f"{data}: the splits have different classes ({odd}); list the ones to use in the recipe's 'classes'")
+        raise DataError(
+            f"{data}: classes differ between the splits ({odd}); list those to use in the recipe's 'classes'"
+        )
     classes = tuple(sorted(found["train"]))
     if len(classes) < 2:
         raise DataError(f"{data}: {len(classes)} class ({', '.join(classes)}); a classifier needs at least two")
@@ -122,7 +124,7 @@ def _class_folders(split: Path) -> dict[str, Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def _crop_list(classes: Sequence[str], folders: dict[str, Path]) -> CropList:
@@ -145,7 +147,7 @@ def draw_weights(crops: CropList, balance: Balance, shots_first: bool) -> npt.ND
     Within a class crops are equally likely or, with `shots_first`, shots are; crops whose name
     tells no shot count as a shot each.
     """
-    weights = np.ones(len(crops), np.float64)
+    weights: npt.NDArray[np.float64] = np.ones(len(crops), np.float64)
     if shots_first:
         keys = [(int(y), shot or str(i)) for i, (y, shot) in enumerate(zip(crops.labels, crops.shots, strict=True))]
         sizes = Counter(keys)
@@ -154,7 +156,8 @@ def draw_weights(crops: CropList, balance: Balance, shots_first: bool) -> npt.ND
     for label in range(len(crops.classes)):
         mine = crops.labels == label
         weights[mine] *= mine.sum() ** power / weights[mine].sum()
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def epoch_order(

@@ -102,7 +102,9 @@ def start_from(network: nn.Module, weights: dict[str, Tensor], where: str) -> li
     Returns the names of the tensors left out. Raises UsageError when the rest does not fit.
     """
     own = network.state_dict()
-    left_out = [key for key in ("fc.weight", "fc.bias") if key in weights and weights[key].shape != own[key].shape]
+    left_out: list[str] = [
+        key for key in ("fc.weight", "fc.bias") if key in weights and weights[key].shape != own[key].shape
+    ]
     fitting = {key: value for key, value in weights.items() if key not in left_out}
     for key, value in fitting.items():
         if key not in own or own[key].shape != value.shape:
@@ -168,7 +170,9 @@ class EmotionTraining:
         self.network: nn.Module = network
         self.average = (
             torch.optim.swa_utils.AveragedModel(
-                network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average), use_buffers=True
+                network,
+                multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
+                use_buffers=True,
             )
             if recipe.average
             else None

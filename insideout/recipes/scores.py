@@ -35,7 +35,9 @@ def scores(labels: Labels, logits: Floats, classes: Sequence[str]) -> dict[str, 
         "majority_macro_f1": 2 * share / (1 + share) / len(classes),
         "by_class": {
             name: {
-                "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i]),
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
                 "support": int(support[i]),
             }
             for i, name in enumerate(classes)

@@ -43,6 +43,7 @@ def pack(tmp_path: Path) -> Pack:
             "resnet50", weights, "0" * 64, 96, EMOTIONS, "head", 0.08, (0.5,) * 3, (0.25,) * 3, 1.0, 0.6
         ),
         digest="d" * 64,
+        metrics={},
     )
 
 

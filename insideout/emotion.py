@@ -1,0 +1,129 @@
+"""Tell the displayed emotion of a crop: a ResNet50 from a model pack, batch by batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insideout.errors import PackError, UsageError
+from insideout.precision import use_bf16
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from insideout.packs import EmotionSpec
+
+#: Crops in one forward pass. Always exactly so many (the last pass is filled up with black), so that
+#: the probabilities of a crop do not depend on how many others it came with.
+CHUNK = 8
+
+
+class EmotionClassifier:
+    """The emotion network of a pack, ready to classify.
+
+    `device` is torch's name ("cpu", "cuda:0"); `threads` sets torch's threads in this process.
+    Raises PackError when the weights cannot be read or do not fit the classes.
+    """
+
+    def __init__(self, spec: EmotionSpec, device: str = "cpu", threads: int | None = None) -> None:
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.spec = spec
+        self.classes: tuple[str, ...] = spec.classes
+        self.device = torch.device(device)
+        self.dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
+        network = load_network(spec.weights, len(spec.classes)).eval()
+        _fold_batch_norm(network)
+        self._network = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(spec.mean, device=self.device)[:, None, None] * 255
+        self._std = torch.tensor(spec.std, device=self.device)[:, None, None] * 255
+
+    def classify(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return calibrated probabilities, float32 [n, classes], of RGB crops, uint8 [n, size, size, 3].
+
+        The order of the columns is that of `classes`; each row sums to 1. Raises UsageError for
+        crops of another size or type.
+        """
+        size = self.spec.size
+        if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
+            raise UsageError(
+                f"crops must be uint8 [n, {size}, {size}, 3] for this pack, got {crops.dtype} {list(crops.shape)}"
+            )
+        logits = np.zeros((len(crops), len(self.classes)), np.float64)
+        for start in range(0, len(crops), CHUNK):
+            chunk = crops[start : start + CHUNK]
+            full = np.zeros((CHUNK, size, size, 3), np.uint8)
+            full[: len(chunk)] = chunk
+            logits[start : start + len(chunk)] = self._logits(full)[: len(chunk)]
+        logits /= self.spec.temperature
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        odds /= odds.sum(1, keepdims=True)
+        probabilities: npt.NDArray[np.float32] = odds.astype(np.float32)
+        return probabilities
+
+    def _logits(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        import torch
+
+        with torch.inference_mode():
+            # A permuted NHWC array already is channels_last in memory: nothing is copied for it.
+            pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float()
+            logits = self._network(((pictures - self._mean) / self._std).to(self.dtype))
+            found: npt.NDArray[np.float64] = logits.double().cpu().numpy()
+        return found
+
+
+def load_network(weights: Path, classes: int) -> nn.Module:
+    """Build a ResNet50 in float32 from the weights of a pack. Raises PackError naming what does not fit."""
+    import torch
+    import torchvision
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, Tensor] = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{weights}: not readable as safetensors ({error}); build the pack again") from error
+    with torch.device("meta"):
+        network: nn.Module = torchvision.models.resnet50(num_classes=classes)
+    check_shapes(network.state_dict(), state, weights)
+    network.to_empty(device="cpu")
+    network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
+    return network
+
+
+def check_shapes(expected: dict[str, Any], found: dict[str, Any], where: Path) -> None:
+    """Raise PackError naming the first tensor that is missing, of another shape, or one too many."""
+    for key, tensor in expected.items():
+        if key not in found:
+            raise PackError(f"{where}: tensor {key} is missing; these are weights of another architecture")
+        if found[key].shape != tensor.shape:
+            raise PackError(
+                f"{where}: tensor {key} is {list(found[key].shape)}, but pack.json asks for {list(tensor.shape)}"
+                " (architecture and number of classes)"
+            )
+    extra = sorted(set(found) - set(expected))
+    if extra:
+        raise PackError(f"{where}: {len(extra)} tensors too many, such as {extra[0]}; weights of another architecture")
+
+
+def _fold_batch_norm(network: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it: the same function in fewer passes."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    def fold(owner: Any, conv: str, norm: str) -> None:
+        setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+        setattr(owner, norm, nn.Identity())
+
+    fold(network, "conv1", "bn1")
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for block in getattr(network, layer):
+            for n in "123":
+                fold(block, f"conv{n}", f"bn{n}")
+            if block.downsample is not None:
+                fold(block.downsample, "0", "1")

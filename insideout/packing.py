@@ -1,0 +1,265 @@
+"""Build a model pack from a trained segmenter and a trained emotion classifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jinja2
+from pydantic import Field, ValidationError
+
+from insideout.emotion import check_shapes, load_network
+from insideout.errors import PackError
+from insideout.packs import (
+    CARD,
+    VERSION,
+    EmotionPart,
+    Pack,
+    PackFile,
+    SegmenterPart,
+    SegmenterSpec,
+    file_digest,
+    load_pack,
+)
+from insideout.recipes.base import Recipe
+from insideout.recipes.segmenter import set_ultralytics_environment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CARD_TEMPLATE = Path(__file__).parent / "cards" / "model_card.md.j2"
+_SETTINGS = Path(tempfile.gettempdir()) / "insideout-ultralytics"
+_SEGMENTER_SCORES = {
+    "metrics/mAP50(M)": "mask_map50",
+    "metrics/mAP50-95(M)": "mask_map50_95",
+    "metrics/mAP50(B)": "box_map50",
+    "metrics/mAP50-95(B)": "box_map50_95",
+}
+
+
+class PackRecipe(Recipe):
+    """How labelling uses the two models, and what only people know about them, for the card."""
+
+    name: str
+    parts: tuple[str, ...] = ()
+    """Segmenter classes that are parts of a character."""
+    confidence: float = Field(0.25, gt=0, lt=1)
+    iou: float = Field(0.7, gt=0, le=1)
+    crop: Literal["head", "mask", "box"] = "mask"
+    margin: float = Field(0.08, ge=0, le=1)
+    uncertain_below: float = Field(0.4, ge=0, le=1)
+    summary: str = ""
+    data: str = ""
+    """Where pictures and labels come from, who labelled them and how."""
+    limits: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    """Commands that train the pack again, in order."""
+    licence: str = ""
+
+
+def build_pack(
+    out: Path,
+    segmenter_checkpoint: Path,
+    emotion_checkpoint: Path,
+    recipe: PackRecipe,
+    *,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    card: str | None = None,
+) -> Pack:
+    """Write a pack to the folder `out` and return it, loaded and verified.
+
+    `segmenter_checkpoint` is ultralytics' best.pt, `emotion_checkpoint` the folder that `train
+    emotion` returns. Weights are stored as float16, vectors (biases, batch norm) as float32.
+    `metrics` adds to or overrides the scores found in the checkpoints; `card` replaces the generated
+    model card. The folder appears complete or not at all, and replaces an older pack; the same
+    checkpoints and recipe give the same digest. Raises PackError.
+    """
+    if out.exists() and not (out / "pack.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise PackError(f"{out}: holds something that is not a model pack; choose another folder")
+    meta = read_emotion_meta(emotion_checkpoint)
+    segmenter = read_segmenter(segmenter_checkpoint)
+    scores: dict[str, Any] = {"segmenter": dict(segmenter["scores"]), "emotion": dict(meta["valid"])}
+    for model, figures in (metrics or {}).items():
+        scores[model] = scores.get(model, {}) | dict(figures)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        weights = {
+            "segmenter": _write_weights(folder / "segmenter.safetensors", segmenter["state"]),
+            "emotion": _write_weights(folder / "emotion.safetensors", _read_emotion_state(emotion_checkpoint)),
+        }
+        try:
+            content = PackFile(
+                schema=VERSION,
+                name=recipe.name,
+                segmenter=SegmenterPart(
+                    **weights["segmenter"],
+                    architecture=segmenter["architecture"],
+                    imgsz=segmenter["imgsz"],
+                    classes=segmenter["classes"],
+                    parts=recipe.parts,
+                    confidence=recipe.confidence,
+                    iou=recipe.iou,
+                ),
+                emotion=EmotionPart(
+                    **weights["emotion"],
+                    architecture=meta["architecture"],
+                    size=meta["size"],
+                    classes=tuple(meta["classes"]),
+                    crop=recipe.crop,
+                    margin=recipe.margin,
+                    mean=tuple(meta["mean"]),
+                    std=tuple(meta["std"]),
+                    temperature=meta["temperature"],
+                    uncertain_below=recipe.uncertain_below,
+                ),
+                metrics=_rounded(scores),
+            )
+        except (ValidationError, KeyError) as error:
+            raise PackError(f"{out}: these checkpoints and recipe make no pack: {error}") from error
+        text = card if card is not None else model_card(content, recipe, meta, segmenter["recipe"])
+        _write_text(folder / "pack.json", json.dumps(content.to_json(), indent=2, ensure_ascii=False) + "\n")
+        _write_text(folder / CARD, text)
+        built = load_pack(folder)
+        check_segmenter_weights(built.segmenter)
+        load_network(built.emotion.weights, len(built.emotion.classes))
+        if out.exists():
+            out.rename(Path(scratch) / "before")
+        folder.rename(out)
+    return load_pack(out, verify=False)
+
+
+def read_segmenter(checkpoint: Path) -> dict[str, Any]:
+    """Read an ultralytics segmentation checkpoint, without running code from it.
+
+    Returns `state` (tensors by name), `classes`, `architecture`, `imgsz`, `scores` (on its val split)
+    and `recipe` (its training settings). Raises PackError.
+    """
+    if not checkpoint.is_file():
+        raise PackError(f"{checkpoint}: no such checkpoint; 'insideout train segmenter' writes OUT/run/weights/best.pt")
+    set_ultralytics_environment(_SETTINGS)
+    from ultralytics.nn.tasks import SegmentationModel, torch_safe_load
+
+    try:
+        content, _ = torch_safe_load(str(checkpoint), safe_only=True)
+    except Exception as error:  # ultralytics has no error of its own for this
+        raise PackError(f"{checkpoint}: not readable as an ultralytics checkpoint: {error}") from error
+    model = content.get("ema") or content.get("model")
+    if not isinstance(model, SegmentationModel):
+        raise PackError(f"{checkpoint}: holds {type(model).__name__}; a segmentation model (yolov8n-seg …) is needed")
+    settings_used = content.get("train_args") or {}
+    names = model.names
+    scores = content.get("train_metrics") or {}
+    return {
+        "state": model.state_dict(),
+        "classes": tuple(names[i] for i in sorted(names)) if isinstance(names, dict) else tuple(names),
+        "architecture": _architecture(model),
+        "imgsz": int(settings_used.get("imgsz", 640)),
+        "scores": {name: float(scores[key]) for key, name in _SEGMENTER_SCORES.items() if key in scores},
+        "recipe": {
+            key: settings_used[key]
+            for key in ("epochs", "batch", "optimizer", "lr0", "mosaic", "copy_paste", "seed")
+            if key in settings_used
+        },
+    }
+
+
+def _architecture(model: Any) -> str:
+    # A model that was built from "yolov8n-seg.yaml" remembers "yolov8-seg.yaml" and its scale "n".
+    stem = Path(str(model.yaml.get("yaml_file", ""))).stem
+    scale = str(model.yaml.get("scale") or "")
+    family, _, task = stem.partition("-")
+    return stem if not scale or family.endswith(scale) else f"{family}{scale}-{task}"
+
+
+def read_emotion_meta(checkpoint: Path) -> dict[str, Any]:
+    """Read meta.json of an emotion checkpoint folder. Raises PackError."""
+    file = checkpoint / "meta.json"
+    try:
+        meta: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise PackError(f"{file}: not readable ({error}); give the folder that 'train emotion' printed") from error
+    missing = [k for k in ("architecture", "classes", "size", "mean", "std", "temperature", "valid") if k not in meta]
+    if missing:
+        raise PackError(f"{file}: has no {', '.join(missing)}; train again with this version")
+    return meta
+
+
+def check_segmenter_weights(spec: SegmenterSpec) -> None:
+    """Build the segmenter of a pack and compare shapes. Raises PackError naming the first that differs."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    set_ultralytics_environment(_SETTINGS)
+    from ultralytics.nn.tasks import SegmentationModel
+
+    try:
+        state = load_file(spec.weights)
+        expected = SegmentationModel(f"{spec.architecture}.yaml", nc=len(spec.classes), verbose=False).state_dict()
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{spec.weights}: cannot be read as weights of {spec.architecture}: {error}") from error
+    check_shapes(expected, state, spec.weights)
+
+
+def model_card(content: PackFile, recipe: PackRecipe, meta: Mapping[str, Any], segmenter: Mapping[str, Any]) -> str:
+    """The model card as Markdown: use, data, figures, limits, and how to train the pack again."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_CARD_TEMPLATE.read_text())
+    return template.render(
+        pack=content,
+        recipe=recipe,
+        meta=meta,
+        segmenter_recipe=segmenter,
+        characters=[name for name in content.segmenter.classes if name not in content.segmenter.parts],
+    )
+
+
+def _read_emotion_state(checkpoint: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = checkpoint / "model.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{file}: not readable ({error}); train again") from error
+
+
+def _write_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import save_file
+
+    stored: dict[str, Tensor] = {}
+    for key in sorted(state):
+        value = state[key].detach().cpu()
+        if value.is_floating_point():
+            # Variances of batch norm can be smaller than float16 resolves; vectors are few.
+            value = value.to(torch.float16 if value.ndim >= 2 else torch.float32)
+            if not torch.isfinite(value).all():
+                raise PackError(f"{path.name}: tensor {key} is not finite in {value.dtype}; the training diverged")
+        stored[key] = value.contiguous().clone()
+    save_file(stored, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"weights": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rounded(value: Any) -> Any:
+    """Scores to four decimals, which is more than they hold."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value

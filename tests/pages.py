@@ -1,0 +1,74 @@
+"""Read an HTML page back in a test: its tags, its tables and its text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from html.parser import HTMLParser
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """All tags with their attributes, all tables as rows of cell texts and values, and the plain text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.tables: dict[str, list[list[list[list[tuple[str, str | None]]]]]] = defaultdict(list)
+        self.text = ""
+        self.open: list[str] = []
+        self.caption: str | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "caption":
+            self.caption = ""
+        elif tag == "tr" and self.caption is not None:
+            self.tables[self.caption][-1].append([])
+        elif tag in ("td", "th") and self.caption is not None:
+            self.tables[self.caption][-1][-1].append([])
+        elif tag == "li" and self._cell() is not None:
+            self._cell().append(("text", " "))
+        elif tag == "data" and self._cell() is not None:
+            self._cell().append(("value", dict(attrs)["value"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+        if tag == "caption":
+            self.tables[self.caption or ""].append([])
+        elif tag == "table":
+            self.caption = None
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += data
+        if self.open and self.open[-1] == "caption":
+            self.caption = (self.caption or "") + data
+        elif self._cell() is not None:
+            self._cell().append(("text", data))
+
+    def _cell(self) -> list[tuple[str, str | None]] | None:
+        if self.caption is None or not self.tables.get(self.caption) or not ({"td", "th"} & set(self.open)):
+            return None
+        return self.tables[self.caption][-1][-1][-1]
+
+    def grid(self, caption: str, which: int = 0) -> list[list[str]]:
+        """The texts of a table, spaces made plain."""
+        return [[_text(cell) for cell in row] for row in self.tables[caption][which]]
+
+    def values(self, caption: str, which: int = 0) -> list[list[float | None]]:
+        """The machine-readable values of a table; None where a cell has none."""
+        return [
+            [next((float(v) for kind, v in cell if kind == "value"), None) for cell in row]
+            for row in self.tables[caption][which]
+        ]
+
+
+def _text(cell: list[tuple[str, str | None]]) -> str:
+    return " ".join("".join(v or "" for kind, v in cell if kind == "text").split())

@@ -1,0 +1,92 @@
+"""The command line: help for every command, and bad use answered by one message and an exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+
+
+def insideout(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
+    )
+
+
+def _commands() -> list[list[str]]:
+    found = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found += [[name, sub] for sub in below] if below else [[name]]
+    return found
+
+
+def test_the_verbs_are_the_promised_ones() -> None:
+    assert {" ".join(c) for c in _commands()} >= {
+        "plan", "label", "status", "report", "train segmenter", "train emotion", "pack show", "pack verify",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_every_command_and_option_has_help_that_fits_a_screen(command: list[str]) -> None:
+    shown = CliRunner(env={"COLUMNS": "120", "TERM": "dumb"}).invoke(app, [*command, "--help"])
+    assert shown.exit_code == 0
+    assert len(shown.output.splitlines()) <= 50
+    found = get_command(app)
+    for name in command:
+        found = found.commands[name]  # type: ignore[attr-defined]
+    assert found.help
+    for parameter in found.params:
+        assert getattr(parameter, "help", None), f"{' '.join(command)}: {parameter.name} has no help"
+
+
+def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
+    done = insideout("plan", str(excerpt))
+    assert done.returncode == 0, done.stderr
+    assert "1280x720 h264, 1159 frames at 24.000/s, 48.3 s" in done.stdout
+    assert "every:4: 290 frames" in done.stdout
+    done = insideout("plan", str(excerpt), "--fps", "2")
+    assert "fps:2: 97 frames" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["plan", "nowhere.mp4"], "nowhere.mp4"),
+        (["plan", "notes.mp4"], "notes.mp4"),
+        (["plan", "empty.mp4"], "empty.mp4"),
+        (["plan", "*.avi"], "*.avi"),
+        (["plan", "s3x://bucket/film.mp4"], "s3x"),
+        (["plan", "notes.mp4", "--every", "2", "--keyframes"], "exclude each other"),
+        (["plan", "notes.mp4", "--fps", "fast"], "fast"),
+        (["label", "notes.mp4", "--pack", "no-pack", "--out", "out"], "notes.mp4"),
+        (["status", "nothing-here"], "not an output of `insideout label`"),
+        (["report", "nothing-here"], "nothing-here"),
+        (["pack", "verify", "nothing-here"], "nothing-here"),
+        (["train", "segmenter", "--data", "nothing-here", "--out", "o", "--recipe", "no.yaml"], "no.yaml"),
+        (["train", "emotion", "--data", "nothing-here", "--out", "o", "--recipe", "no.yaml"], "no.yaml"),
+    ],
+)
+def test_bad_use_is_one_message_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("this is not a video")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    done = insideout(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    message = [line for line in done.stderr.splitlines() if line.startswith("insideout: ")]
+    assert len(message) == 1
+    assert says in done.stderr
+
+
+def test_a_pack_that_is_missing_or_damaged_is_refused(excerpt: Path, tmp_path: Path) -> None:
+    done = insideout("label", str(excerpt), "--pack", str(tmp_path / "no-pack"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "no-pack" in done.stderr
+    assert not (tmp_path / "out").exists()
