@@ -177,7 +177,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (FFmpegError, OSError, ValueError, ImportError) as error:
         if handle is not None:
             handle.close()
-        raise FilmError(f"{path}: not a video that can be opened ({error})") from error
+        raise FilmError(f"{path}: not a video that can be opened ({_said(error)})") from error
     try:
         # ffmpeg renders any text file as a film of a terminal.
         decodable = [s for s in container.streams.video if s.codec_context is not None]
@@ -207,7 +207,9 @@ def _digest(path: str) -> tuple[str, int]:
     except FileNotFoundError as error:
         raise FilmError(f"{path}: no such file; check the path") from error
     except (OSError, ValueError, ImportError) as error:
-        kind = "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({error})"
+        kind = (
+            "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({_said(error)})"
+        )
         raise FilmError(f"{path}: {kind}") from error
     return digest.hexdigest(), size
 
@@ -230,7 +232,7 @@ def _index(
                 keys.append(packet.pts)
     except FFmpegError as error:
         if not pts:
-            raise FilmError(f"{path}: not a video that can be read ({error})") from error
+            raise FilmError(f"{path}: not a video that can be read ({_said(error)})") from error
         # A file cut off in the middle: what was there before the end is a film.
     if len(set(pts)) != len(pts):
         return None, np.zeros(0, np.int64)
@@ -278,3 +280,8 @@ def _fraction(value: Fraction | None, path: str) -> Fraction:
     if not value:
         raise FilmError(f"{path}: the video stream has no time base; put it into another container")
     return Fraction(value)
+
+
+def _said(error: Exception) -> str:
+    """What an error says without its number and path, which the message around it names already."""
+    return getattr(error, "strerror", None) or str(error)

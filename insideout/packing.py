@@ -26,7 +26,7 @@ from insideout.packs import (
     load_pack,
 )
 from insideout.recipes.base import Recipe
-from insideout.recipes.segmenter import set_ultralytics_environment
+from insideout.yolo import set_ultralytics_environment
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,9 @@ def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
     return pa.field(name, kind, metadata={"meaning": meaning})
 
 
-_FILM = _field("film", pa.string(), "film id: first 16 hex digits of the file's sha256")
+# A dictionary of strings, since that is what readers make of the folder name `film=…`: with a plain
+# string pandas could not merge the two.
+_FILM = _field("film", pa.dictionary(pa.int32(), pa.string()), "film id: first 16 hex digits of the file's sha256")
 _ORDINAL = _field("ordinal", pa.int32(), "0-based position of the frame in presentation order")
 _PTS = _field("pts", pa.int64(), "presentation time stamp in units of the film's time base")
 _TIME = _field("time_s", pa.float64(), "seconds since the first frame, for display only")

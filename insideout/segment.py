@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from insideout.errors import PackError
 from insideout.masks import Box, Mask
 from insideout.packs import SegmenterSpec
 from insideout.precision import use_bf16
-from insideout.recipes.segmenter import set_ultralytics_environment
+from insideout.yolo import float32_boxes, load_segmentation_model, set_ultralytics_environment
 
 Picture = NDArray[np.uint8]
 
@@ -48,8 +47,6 @@ class CharacterSegmenter:
         """Load the weights of a pack; raises PackError when they do not fit the architecture."""
         set_ultralytics_environment(Path(tempfile.gettempdir()) / "insideout-ultralytics")
         import torch
-        from safetensors.torch import load_file
-        from ultralytics.nn.tasks import SegmentationModel
 
         if threads:
             torch.set_num_threads(threads)
@@ -58,16 +55,8 @@ class CharacterSegmenter:
         self.device = torch.device(device)
         self._dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         self._autocast = self.device.type == "cuda" or use_bf16("auto", device)
-        model = SegmentationModel(f"{spec.architecture}.yaml", nc=len(spec.classes), verbose=False)
-        try:
-            model.load_state_dict(load_file(spec.weights))
-        except (RuntimeError, OSError) as error:
-            raise PackError(
-                f"{spec.weights}: not weights of {spec.architecture} with {len(spec.classes)} classes: {error}"
-            ) from error
-        model = model.float().eval().fuse(verbose=False)
+        model = load_segmentation_model(spec.architecture, spec.weights, len(spec.classes)).fuse(verbose=False)
         model = model.to(self.device, memory_format=torch.channels_last)
-        _decode_boxes_in_float32(model.model[-1])
         self._model = model
 
     def segment(self, pictures: Picture) -> list[list[Character]]:
@@ -89,7 +78,8 @@ class CharacterSegmenter:
         with torch.inference_mode():
             x = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
             x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, self._dtype, enabled=self._autocast):
+            mixed = torch.autocast(self.device.type, self._dtype, enabled=self._autocast)
+            with float32_boxes(self._model.model[-1]), mixed:
                 (output, protos), _ = self._model(x)
             rows = non_max_suppression(
                 output.float()[: len(pictures)],
@@ -211,17 +201,3 @@ def _mask_in_box(
         borderMode=cv2.BORDER_REPLICATE,
     )
     return Mask(sampled > 0, left, top, width, height)
-
-
-def _decode_boxes_in_float32(head: Any) -> None:
-    """Keep the box arithmetic of a head out of autocast: bfloat16 would move edges by several pixels."""
-    import torch
-
-    decode = head._inference
-
-    def in_float32(predictions: Any) -> Any:
-        floats = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.float(), predictions)
-        with torch.autocast(next(head.parameters()).device.type, enabled=False):
-            return decode(floats)
-
-    head._inference = in_float32

@@ -28,8 +28,8 @@ _BLACK_MARGIN = 8
 _BLACK_SHARE = 0.995
 
 # A thumbnail cell of a 720p film is the mean of 64 pixels, so that the noise of compressing a held
-# drawing again and again moves it by one or two codes, whereas a mouth line that moves by one pixel
-# moves a cell by contrast / 8, i.e. 6 codes and more for drawn lines.
+# drawing again and again moves it by one or two codes. A mouth line that moves by one pixel takes its
+# contrast over the border of some cells, 1/8 of it a pixel: 6 codes and more for a drawn line.
 _HELD_DIFFERENCE = 3
 
 # Chosen on the train shots of Big Buck Bunny.
@@ -102,11 +102,14 @@ def cuts(changes: NDArray[np.float32]) -> NDArray[np.int32]:
     count = len(changes)
     if count == 0:
         return np.zeros(0, np.int32)
-    values = np.nan_to_num(np.asarray(changes, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    values[0] = 0.0
-    padded = np.pad(values, _REACH)
-    around = [padded[_REACH + step : _REACH + step + count] for step in range(-_REACH, _REACH + 1) if step]
-    usual = np.sort(np.stack(around, axis=1), axis=1)[:, -2:].mean(axis=1)
+    known = np.array(changes, np.float64)
+    known[0] = np.nan
+    padded = np.pad(known, _REACH, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH + 1)
+    # A neighbour that is not known, at the ends of the film above all, is taken to be like its opposite.
+    around = np.nan_to_num(np.where(np.isnan(around), around[:, ::-1], around), nan=0.0)
+    usual = np.sort(np.delete(around, _REACH, axis=1), axis=1)[:, -2:].mean(axis=1)
+    values = np.nan_to_num(known, nan=0.0)
     found: list[int] = []
     for ordinal in np.flatnonzero((values >= _FLOOR) & (values >= _RATIO * usual)).tolist():
         if _is_flash(values, ordinal):

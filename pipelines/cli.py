@@ -156,7 +156,7 @@ def train_segmenter(
     from pipelines.train_segmenter import run
 
     settings = SegmenterRecipe.read(recipe)
-    with connected(address) as resources:
+    with connected(address, training=True) as resources:
         best = run(
             data.resolve(),
             settings,
@@ -187,7 +187,7 @@ def train_emotion(
     from pipelines.train_emotion import run
 
     settings = EmotionRecipe.read(recipe)
-    with connected(address):
+    with connected(address, training=True):
         best = run(data.resolve(), settings, out.resolve(), workers=workers, gpus=gpus, pretrained=pretrained)
     typer.echo(f"best checkpoint: {best}")
 
@@ -211,16 +211,26 @@ def pack_verify(pack: PackArgument) -> None:
 
 @pack_app.command("build")
 def pack_build(
-    out: Annotated[Path, typer.Argument(help="Folder of the new pack.")],
     segmenter: Annotated[Path, typer.Option(help="Checkpoint of `train segmenter`: best.pt.")],
     emotion: Annotated[Path, typer.Option(help="Checkpoint folder of `train emotion`: best/.")],
-    name: Annotated[str, typer.Option(help="Name of the pack.")],
-    about: Annotated[Path, typer.Option(help="YAML with the pack's settings, data, figures and limits.")],
+    recipe: Annotated[Path, typer.Option(help="YAML: how labelling uses the models, data and limits for the card.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pack; an older pack there is replaced.")],
+    data: Annotated[
+        Path | None, typer.Option(help="YOLO export on whose val split the segmenter is scored by class.")
+    ] = None,
 ) -> None:
     """Put trained models into one small, digested folder with a model card."""
-    from insideout.packs import build_from
+    from insideout.packing import PackRecipe, build_pack
 
-    typer.echo(f"pack: {build_from(out, name, segmenter, emotion, about).path}")
+    settings = PackRecipe.read(recipe)
+    pack = build_pack(out, segmenter, emotion, settings)
+    if data:
+        from insideout.recipes.segmenter_scores import score_segmenter
+
+        scores = score_segmenter(pack.segmenter, data)
+        overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
+        pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
+    typer.echo(f"pack: {pack.path}, digest {pack.digest}")
 
 
 @data_app.command("film")

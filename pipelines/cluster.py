@@ -28,19 +28,20 @@ class Resources:
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[Resources]:
+def connected(address: str | None = None, *, training: bool = False) -> Iterator[Resources]:
     """Connect, yield what there is, disconnect.
 
     `address` None takes RAY_ADDRESS where it is set (as inside a submitted job), else starts a local
-    Ray. A Ray that is already connected in this process is used and left as it is. Raises
-    UsageError when nothing answers at the address.
+    Ray. `training` prints what the workers print and starts the dashboard (on loopback), which Ray
+    Train asks about its workers. A Ray that is already connected in this process is
+    used and left as it is. Raises UsageError when nothing answers at the address.
     """
     ours = not ray.is_initialized()
     if ours:
         target = address or os.environ.get("RAY_ADDRESS") or "local"
-        local: dict[str, object] = {"include_dashboard": False} if target == "local" else {}
+        local: dict[str, object] = {"include_dashboard": training} if target == "local" else {}
         try:
-            ray.init(target, logging_level=logging.ERROR, log_to_driver=False, **local)
+            ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)

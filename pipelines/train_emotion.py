@@ -159,6 +159,9 @@ def _first_line(error: BaseException) -> str:
 if __name__ == "__main__":
     import typer
 
+    # Functions of __main__ travel to the workers by value, with all they touch; of a module by name.
+    from pipelines.train_emotion import run
+
     def main(
         data: Path,
         recipe: Path,

@@ -19,7 +19,7 @@ def run(
     *,
     gpus: int = 0,
     cpus: int | None = None,
-    pretrained: Path | None = None,
+    pretrained: str | None = None,
     resume: bool = False,
 ) -> Path:
     """Train on a started Ray cluster and return the path of the best checkpoint.

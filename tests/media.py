@@ -88,10 +88,8 @@ def write_film(
     draw = draw or numbered()
     height, width = draw(0).shape[:2]
     x264 = {"preset": "veryfast", "g": "12", "bf": "3", "sc_threshold": "0"}
+    settings = {**(x264 if codec == "libx264" else {}), **(options or {})}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            codec, rate=rate, options={**(x264 if codec == "libx264" else {}), **(options or {})}
-        )
         stream = container.add_stream(codec, rate=rate, options=settings)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = time_base or 1 / rate
@@ -100,6 +98,7 @@ def write_film(
         if rotation:
             stream.set_display_rotation(rotation)
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
+        container.start_encoding()
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
             frame.pts = pts[number] if pts is not None else number

@@ -79,6 +79,15 @@ class Exports:
     frames: Mapping[str, int]
     crops: Mapping[tuple[str, str], int]
 
+    def lines(self) -> list[str]:
+        """What was written, a line for each split."""
+        said = []
+        for split in sorted(self.frames.keys() | {split for split, _ in self.crops}):
+            crops = {label: n for (of, label), n in sorted(self.crops.items()) if of == split}
+            listed = ", ".join(f"{label} {n}" for label, n in crops.items())
+            said.append(f"{split}: {self.frames.get(split, 0)} frames, {sum(crops.values())} crops ({listed})")
+        return said
+
 
 def make_exports(
     film: Path,

@@ -7,7 +7,6 @@ with absolute paths, since exports of Roboflow name theirs relative to a folder 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field
 from insideout.errors import DataError, TrainingError
 from insideout.precision import Precision, use_bf16
 from insideout.recipes.base import Recipe
+from insideout.yolo import float32_boxes, set_ultralytics_environment
 
 EpochReport = Callable[[int, dict[str, float]], None]
 
@@ -55,24 +55,11 @@ class SegmenterRecipe(Recipe):
     overlap_mask: bool = False
 
 
+#: The name that `pretrained` has for ultralytics' published weights.
+COCO = "coco"
+
 #: Fields that are ours; everything else goes to ultralytics as it is.
 _OWN_FIELDS = {"model", "precision"}
-
-
-def set_ultralytics_environment(settings: Path) -> None:
-    """Switch off ultralytics' downloads, telemetry, auto-install and unsafe pickles.
-
-    Must run before the first import of ultralytics in a process. `settings` is a writable folder
-    for its settings.json.
-    """
-    settings.mkdir(parents=True, exist_ok=True)
-    os.environ.update(
-        YOLO_OFFLINE="1",
-        YOLO_AUTOINSTALL="0",
-        YOLO_CONFIG_DIR=str(settings),
-        ULTRALYTICS_SAFE_LOAD="1",
-    )
-    os.environ.setdefault("YOLO_VERBOSE", "0")
 
 
 def read_yolo_data(data: Path) -> dict[str, Any]:
@@ -123,29 +110,74 @@ def train_segmenter(
     *,
     device: str = "cpu",
     threads: int | None = None,
-    pretrained: Path | None = None,
+    pretrained: str | None = None,
     resume: bool = False,
     on_epoch: EpochReport | None = None,
 ) -> Path:
     """Train and return the path of the best checkpoint, `OUT/run/weights/best.pt`.
 
     `device` is ultralytics' (`cpu`, `0`, `0,1` …; several GPUs use its own DDP on one node).
-    `pretrained` starts from a local checkpoint. `resume` goes on from `OUT/run/weights/last.pt` if
+    `pretrained` starts from a local checkpoint, or from `coco`, the weights that ultralytics
+    publishes for the recipe's model (downloaded). `resume` goes on from `OUT/run/weights/last.pt` if
     there is one. `on_epoch(epoch, metrics)` is called after each epoch with ultralytics' metric
     names. Raises DataError for unusable data, TrainingError when no checkpoint comes out.
     """
-    set_ultralytics_environment(out / "ultralytics")
+    if pretrained not in (None, COCO) and not Path(str(pretrained)).is_file():
+        raise DataError(f"{pretrained}: no such checkpoint; give a local .pt file, or `{COCO}`")
+    resolved = read_yolo_data(data)
+    set_ultralytics_environment(out / "ultralytics", online=pretrained == COCO)
+    import torch
+
+    out.mkdir(parents=True, exist_ok=True)
+    data_yaml = out / "data.yaml"
+    data_yaml.write_text(yaml.safe_dump(resolved, sort_keys=False))
+    last = out / "run" / "weights" / "last.pt"
+    overrides = {k: v for k, v in recipe.model_dump().items() if k not in _OWN_FIELDS} | {
+        "model": {None: f"{recipe.model}.yaml", COCO: f"{recipe.model}.pt"}.get(pretrained, pretrained),
+        "data": str(data_yaml),
+        "device": device,
+        "project": str(out.resolve()),
+        "name": "run",
+        "exist_ok": True,
+        "amp": recipe.precision != "fp32" and device != "cpu",
+        "cache": "ram",
+        "plots": False,
+        "pretrained": pretrained is not None,
+        "deterministic": True,
+    }
+    if resume and last.is_file():
+        overrides |= {"model": str(last), "resume": str(last)}
+    trainer = _trainer_class(recipe, device)(overrides=overrides)
+    if threads:
+        # Ultralytics leaves one core idle when it selects the CPU, so ours is set after it.
+        trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
+    if on_epoch is not None:
+        report = on_epoch
+        trainer.add_callback(
+            "on_fit_epoch_end", lambda t: report(t.epoch + 1, {k: float(v) for k, v in t.metrics.items()})
+        )
+    trainer.train()
+    best = Path(trainer.best)
+    if not best.is_file():
+        raise TrainingError(f"{best}: training ended without a checkpoint; see {out / 'run' / 'results.csv'}")
+    return best
+
+
+def _trainer_class(recipe: SegmenterRecipe, device: str) -> Any:
+    """Ultralytics' trainer as it is for several GPUs, whose processes must import it; else ours."""
     import torch
     from ultralytics.models.yolo.segment import SegmentationTrainer
     from ultralytics.nn.tasks import SegmentationModel
 
+    if "," in device:
+        return SegmentationTrainer
     bf16 = device == "cpu" and use_bf16(recipe.precision, device)
 
     class CpuBf16Model(SegmentationModel):  # type: ignore[misc]
         """The same network with its layers in bfloat16 autocast and its outputs in float32."""
 
         def _predict_once(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-            with torch.autocast("cpu", torch.bfloat16):
+            with float32_boxes(self.model[-1]), torch.autocast("cpu", torch.bfloat16):
                 y = super()._predict_once(x.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             return torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.float(), y)
 
@@ -167,40 +199,7 @@ def train_segmenter(
             # pickle that weights-only loading refuses.
             return
 
-    resolved = read_yolo_data(data)
-    out.mkdir(parents=True, exist_ok=True)
-    data_yaml = out / "data.yaml"
-    data_yaml.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    last = out / "run" / "weights" / "last.pt"
-    overrides = {k: v for k, v in recipe.model_dump().items() if k not in _OWN_FIELDS} | {
-        "model": str(pretrained) if pretrained else f"{recipe.model}.yaml",
-        "data": str(data_yaml),
-        "device": device,
-        "project": str(out.resolve()),
-        "name": "run",
-        "exist_ok": True,
-        "amp": recipe.precision != "fp32" and device != "cpu",
-        "cache": "ram",
-        "plots": False,
-        "pretrained": pretrained is not None,
-        "deterministic": True,
-    }
-    if resume and last.is_file():
-        overrides |= {"model": str(last), "resume": str(last)}
-    trainer = Trainer(overrides=overrides)
-    if threads:
-        # Ultralytics leaves one core idle when it selects the CPU, so ours is set after it.
-        trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
-    if on_epoch is not None:
-        report = on_epoch
-        trainer.add_callback(
-            "on_fit_epoch_end", lambda t: report(t.epoch + 1, {k: float(v) for k, v in t.metrics.items()})
-        )
-    trainer.train()
-    best = Path(trainer.best)
-    if not best.is_file():
-        raise TrainingError(f"{best}: training ended without a checkpoint; see {out / 'run' / 'results.csv'}")
-    return best
+    return Trainer
 
 
 @contextmanager

@@ -236,6 +236,7 @@ def test_exports_hold_the_labelled_frames_of_their_split(film, labels, tmp_path)
     done = make_exports(film, labels, out, classes=("Hero",))
     assert done.frames == {"train": 1, "val": 1}
     assert done.crops == {("train", "Happy"): 1, ("train", "Angry"): 2, ("val", "Angry"): 1}
+    assert done.lines() == ["train: 1 frames, 3 crops (Angry 2, Happy 1)", "val: 1 frames, 1 crops (Angry 1)"]
     assert files(out) == [
         "classification/train/Angry/000008_shot000_more0_Other.jpg",
         "classification/train/Angry/000012_shot000_more0_Other.jpg",

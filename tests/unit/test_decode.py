@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -252,6 +253,15 @@ def test_read_frames_gives_each_picture_once_in_order(path: Path) -> None:
     assert [ordinal for ordinal, _ in got] == [3, 40, 41, 96]
     for ordinal, picture in got:
         np.testing.assert_array_equal(picture, plain[ordinal][1])
+
+
+def test_a_url_is_decoded_like_a_file(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "f.mp4", 40)
+    with fsspec.open("memory://decode/f.mp4", "wb") as target:
+        target.write(path.read_bytes())
+    plan = {"span_bytes": 1, "reel_samples": 1}
+    remote = _digests(_run(open_film("memory://decode/f.mp4"), Sampling(), **plan))
+    assert remote == _digests(_run(open_film(str(path)), Sampling(), **plan))
 
 
 def test_read_frames_refuses_frames_outside_the_film(tmp_path: Path) -> None:
