@@ -26,7 +26,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## label the bundled excerpt and write its report
 	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
-	$(BIN)/insideout report $(DEMO)
 
 test: lint ## lint, unit tests, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit

@@ -153,7 +153,8 @@ def _shot_starts(store: Store, plan: FilmPlan) -> NDArray[np.int32]:
         changes[start:end] = part.changes
         if last is not None and np.isnan(changes[start]):
             changes[start] = change(last, part.edges[0])
-        last = part.edges[1]
+        if part.edges[1].any():  # nothing at all was seen of a span that failed as a whole
+            last = part.edges[1]
     return cuts(np.nan_to_num(changes, nan=0.0))
 
 

@@ -7,7 +7,9 @@ python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -87,6 +89,7 @@ def run(
 def train_worker(config: dict[str, Any]) -> None:
     """What every worker does: its share of each epoch; worker 0 evaluates and saves."""
     torch.set_num_threads(config["threads"])
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of each checkpoint, by its path
     context = ray.train.get_context()
     rank = context.get_world_rank()
     recipe = EmotionRecipe(**config["recipe"])
@@ -115,12 +118,13 @@ def train_worker(config: dict[str, Any]) -> None:
             training.save(Path(folder), figures)
             numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
             ray.train.report({"epoch": training.epoch, "loss": loss} | numbers, Checkpoint.from_directory(folder))
-        print(
+        # Not print: Ray Train logs what is printed, so that it would come twice.
+        sys.stdout.write(
             f"epoch {training.epoch}/{recipe.epochs}  loss {loss:.3f}  valid macro-F1 {figures['macro_f1']:.3f}"
             f"  balanced accuracy {figures['balanced_accuracy']:.3f}  nll {figures['nll']:.3f}"
-            f"  {time.monotonic() - began:.1f} s",
-            flush=True,
+            f"  {time.monotonic() - began:.1f} s\n"
         )
+        sys.stdout.flush()
 
 
 def _claim(out: Path, recipe: EmotionRecipe, digest: str) -> None:
@@ -160,6 +164,7 @@ if __name__ == "__main__":
     import typer
 
     # Functions of __main__ travel to the workers by value, with all they touch; of a module by name.
+    from pipelines.cluster import connected
     from pipelines.train_emotion import run
 
     def main(
@@ -171,21 +176,15 @@ if __name__ == "__main__":
         cpus: int | None = None,
         pretrained: str | None = None,
         name: str = "run",
-        address: str = "local",
+        address: str | None = None,
     ) -> None:
         """Train on the classification export DATA by RECIPE and write the best checkpoint to OUT/best."""
-        ray.init(address=address, include_dashboard=False if address == "local" else None)
-        print(
-            run(
-                data.resolve(),
-                EmotionRecipe.read(recipe),
-                out.resolve(),
-                workers=workers,
-                gpus=gpus,
-                cpus=cpus,
-                pretrained=pretrained,
-                name=name,
-            )
-        )
+        settings = EmotionRecipe.read(recipe)
+        with connected(address, training=True):
+            best = run(
+                data.resolve(), settings, out.resolve(),
+                workers=workers, gpus=gpus, cpus=cpus, pretrained=pretrained, name=name,
+            )  # fmt: skip
+        print(best)
 
     typer.run(main)

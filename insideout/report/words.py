@@ -38,9 +38,9 @@ def timecode(seconds: float) -> str:
 def seconds(value: float, whole: float = 0.0) -> str:
     """A length of time that never breaks: `12.3 s`, from ten minutes on `12:05 min`, from an hour `1:02:03 h`.
 
-    Where it is part of a `whole` of twenty minutes or more, it is in minutes even if it is short.
+    Where it is part of a `whole` of twenty minutes or more, minutes start at one.
     """
-    if value < 599.95 and whole < 1200:
+    if value < (599.95 if whole < 1200 else 59.95):
         return f"{value:.1f}\u00a0s"
     return f"{clock(round(value))}\u00a0{'h' if round(value) >= 3600 else 'min'}"
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from insideout import schema
 from insideout.film import Sampling, open_film
@@ -23,7 +29,7 @@ from insideout.packs import load_pack
 from insideout.store import Store
 
 INSIDEOUT = [sys.executable, "-m", "pipelines.cli"]
-ORDER = [("film", "ascending"), ("ordinal", "ascending"), ("track", "ascending"), ("score", "descending")]
+ORDER = [("ordinal", "ascending"), ("track", "ascending"), ("score", "descending")]
 
 
 def label(film: Path, pack: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -185,13 +191,24 @@ def test_killing_the_driver_half_way_changes_nothing(run: Path, excerpt: Path, p
 
 
 def test_the_four_lines_of_the_readme_open_the_table(run: Path, ray_cluster: None) -> None:
-    """Runs the code block of the README as it is, with OUT set to this run."""
+    """Evaluates the four lines as they stand in the README, on this run instead of the demo's."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = readme.split("<!-- table: -->", 1)[1].split("```python", 1)[1].split("```", 1)[0]
-    rows = table(run, "characters").num_rows
-    names: dict[str, object] = {}
-    exec(block.replace("out/demo", str(run)), names)  
-    assert len(names["a"]) == rows  # type: ignore[arg-type]
-    assert names["b"].collect().height == rows if hasattr(names["b"], "collect") else names["b"].height == rows  # type: ignore[attr-defined]
-    assert len(names["c"]) == rows  # type: ignore[arg-type]
-    assert names["d"].count() == rows  # type: ignore[attr-defined]
+    block = next(part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "read_parquet" in part)
+    lines = [line.replace("out/demo", str(run)) for line in block.strip().splitlines()]
+    assert [line.split(".")[0] for line in lines] == ["pandas", "polars", "duckdb", "ray"]
+    libraries = {"pandas": pandas, "polars": polars, "duckdb": duckdb, "ray": ray}
+    expected = table(run, "characters").select(["film", "ordinal", "character"]).to_pylist()
+    key = ("ordinal", "character")
+    for line in lines:
+        opened = eval(line, libraries)
+        rows = opened.take_all() if hasattr(opened, "take_all") else _rows(opened)
+        assert sorted(tuple(r[k] for k in key) for r in rows) == sorted(tuple(r[k] for k in key) for r in expected), (
+            line
+        )
+        assert {str(r["film"]) for r in rows} == {expected[0]["film"]}, line
+
+
+def _rows(opened: Any) -> list[dict[str, Any]]:
+    if isinstance(opened, pandas.DataFrame):
+        return opened.to_dict("records")
+    return opened.to_dicts() if isinstance(opened, polars.DataFrame) else opened.pl().to_dicts()

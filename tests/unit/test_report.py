@@ -445,3 +445,17 @@ def test_time_codes_are_cut_off_not_rounded(value: float, want: str) -> None:
 )
 def test_shares_never_claim_nothing_or_all(value: float, want: str) -> None:
     assert words.percent(value) == want.replace(" ", "\u00a0")
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "want"),
+    [
+        (0.04, 0, "0.0 s"),
+        (83.69, 600, "83.7 s"),
+        (83.69, 5400, "1:24 min"),
+        (2.5, 5400, "2.5 s"),
+        (3723, 0, "1:02:03 h"),
+    ],
+)
+def test_lengths_have_a_unit_that_fits(value: float, whole: float, want: str) -> None:
+    assert words.seconds(value, whole) == want.replace(" ", "\u00a0")
