@@ -244,6 +244,7 @@ def _write_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
                 raise PackError(f"{path.name}: tensor {key} is not finite in {value.dtype}; the training diverged")
         stored[key] = value.contiguous().clone()
     save_file(stored, path)
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {"weights": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}

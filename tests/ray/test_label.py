@@ -44,7 +44,7 @@ def table(out: Path, name: str) -> pa.Table:
     files = sorted((out / name).rglob("*.parquet"))
     assert files, f"no {name} in {out}"
     whole = pa.concat_tables([pq.ParquetFile(file).read() for file in files])
-    keys = [key for key in ORDER if key[0] in whole.column_names]
+    keys = [key for key in ORDER if key[0] in whole.column_names] or [("shot", "ascending")]
     return whole.sort_by(keys)
 
 
