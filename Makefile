@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## label the bundled excerpt and write its report
 	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
 
 test: lint ## lint, unit tests, then tests on a local Ray
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2
 	$(BIN)/python -m pytest tests/ray
 
 lint: $(INSTALLED) ## ruff and mypy

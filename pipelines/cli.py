@@ -23,6 +23,9 @@ app.add_typer(train_app, name="train")
 app.add_typer(pack_app, name="pack")
 app.add_typer(data_app, name="data")
 
+#: So many films are opened before Ray is started, so that a wrong path is answered at once.
+_PROBED = 16
+
 Films = Annotated[list[str], typer.Argument(help="A file, a folder, a glob or an fsspec URL; several are fine.")]
 PackPath = Annotated[Path, typer.Option("--pack", help="Folder of a model pack.")]
 Every = Annotated[int | None, typer.Option(min=1, help="Look at every n-th frame: ordinals 0, n, 2n … (default 4)")]
@@ -82,7 +85,7 @@ def label(
     report: Annotated[bool, typer.Option(help="Write DIR/report.html at the end.")] = True,
 ) -> None:
     """Label films: who is in each sampled frame, where, and with what emotion."""
-    from insideout.film import Sampling
+    from insideout.film import Sampling, open_video
     from insideout.packs import load_pack
     from insideout.plan import LabelSettings
     from insideout.sources import find_films
@@ -95,6 +98,9 @@ def label(
     Sampling.parse(settings.sampling)
     paths = [_absolute(path) for path in find_films(films)]
     load_pack(pack)
+    for path in paths[:_PROBED]:
+        with open_video(path):
+            pass
     with FrameProgress("labelling") as progress, connected(address) as resources:
         manifest = run_label(
             paths,

@@ -22,6 +22,9 @@ os.environ.update(
     YOLO_VERBOSE="0",
     ULTRALYTICS_SAFE_LOAD="1",
 )
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers with two threads each wait for each other most of the time.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)

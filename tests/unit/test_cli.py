@@ -66,7 +66,11 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
         (["plan", "s3x://bucket/film.mp4"], "s3x"),
         (["plan", "notes.mp4", "--every", "2", "--keyframes"], "exclude each other"),
         (["plan", "notes.mp4", "--fps", "fast"], "fast"),
-        (["label", "notes.mp4", "--pack", "no-pack", "--out", "out"], "notes.mp4"),
+        (["label", "notes.mp4", "--pack", "no-pack", "--out", "out"], "no-pack"),
+        (
+            ["label", "notes.mp4", "--pack", str(Path(__file__).parents[2] / "packs" / "bbb"), "--out", "out"],
+            "notes.mp4",
+        ),
         (["status", "nothing-here"], "not an output of `insideout label`"),
         (["report", "nothing-here"], "nothing-here"),
         (["pack", "verify", "nothing-here"], "nothing-here"),
