@@ -15,7 +15,7 @@ from insideout import __version__, schema
 from insideout.assemble import FilmSummary, frames_key, read_summary
 from insideout.errors import OutputError
 from insideout.packs import Pack
-from insideout.plan import PLAN_KEY, FilmPlan
+from insideout.plan import PLAN_KEY, FilmPlan, spans_folder
 from insideout.store import Store
 
 _LIBRARIES = ("ray", "torch", "torchvision", "ultralytics", "av", "opencv-python", "pyarrow", "numpy")
@@ -117,7 +117,7 @@ def run_status(store: Store) -> dict[str, Any]:
     plan = store.read_json(PLAN_KEY)
     films = {}
     for film, facts in plan["films"].items():
-        done = len(store.list(f"spans/film={film}/{plan['fingerprint']}", ".parquet"))
+        done = len(store.list(spans_folder(film, plan["fingerprint"]), ".parquet"))
         summary = read_summary(store, film) if store.exists(frames_key(film)) else None
         films[film] = facts | {"spans_done": facts["spans"] if summary else done, "summary": summary}
     return {"done": store.exists("_SUCCESS"), "films": films, "plan": plan}

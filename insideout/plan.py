@@ -32,6 +32,16 @@ class LabelSettings(Recipe):
     crops: bool = False
 
 
+def spans_folder(film: str, fingerprint: str) -> str:
+    """Where the finished spans of a film lie until the film is assembled."""
+    return f"spans/film={film}/{fingerprint}"
+
+
+def span_key(film: str, fingerprint: str, span: Span) -> str:
+    """The one name that a span can have: a function of film, span and fingerprint."""
+    return f"{spans_folder(film, fingerprint)}/{span.index:06d}.parquet"
+
+
 @dataclass(frozen=True)
 class FilmPlan:
     """One film with the frames that will be looked at, cut into spans."""
@@ -44,11 +54,11 @@ class FilmPlan:
     @property
     def folder(self) -> str:
         """Where the finished spans of this film lie until the film is assembled."""
-        return f"spans/film={self.film.film}/{self.fingerprint}"
+        return spans_folder(self.film.film, self.fingerprint)
 
     def span_key(self, span: Span) -> str:
-        """The one name that this span can have: a function of film, span and fingerprint."""
-        return f"{self.folder}/{span.index:06d}.parquet"
+        """Where a span of this film is committed."""
+        return span_key(self.film.film, self.fingerprint, span)
 
     def finished(self, store: Store) -> set[int]:
         """Indices of the spans that are already committed."""

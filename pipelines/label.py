@@ -2,7 +2,7 @@
 
     python -m pipelines.label FILM... --pack PACK --out DIR     (for `ray job submit`)
 
-A row is a span. On CPUs decode, segment and crop have equal resources, so Ray fuses them into one
+A row is a span. On CPUs decoding and labelling have equal resources, so Ray fuses them into one
 process and no frame crosses the object store; with GPUs it streams spans from CPU decoders to GPU
 actors. Every span is committed under its own name, so running again does the missing ones only.
 """
@@ -24,11 +24,11 @@ from insideout.decode import decode
 from insideout.emotion import EmotionClassifier
 from insideout.errors import FilmError, IncompleteError, StorageError
 from insideout.film import Sampling
-from insideout.label import classify_span, crop_span, segment_span, timed
+from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed
 from insideout.manifest import write_films, write_manifest
 from insideout.packs import Pack, load_pack
 from insideout.parts import part_bytes
-from insideout.plan import FilmPlan, LabelSettings, distinct, fingerprint, open_output, plan_film
+from insideout.plan import FilmPlan, LabelSettings, distinct, fingerprint, open_output, plan_film, span_key
 from insideout.segment import CharacterSegmenter
 from insideout.spans import Reel
 from insideout.store import Store
@@ -67,49 +67,37 @@ def decode_reel(row: Row) -> Iterator[Row]:
         yield _row(film=reel.film, frames=empty, seconds=seconds) | {"pictures": frames.pictures[None]}
 
 
-class Segment:
-    """Finds the characters of a span and cuts their crops; the pictures end here."""
+class Label:
+    """Holds both models: finds the characters of a span, cuts and classifies their crops, commits it."""
 
     def __init__(self, job: Job) -> None:
-        self.pack = _pack_of(job)
-        self.segmenter = CharacterSegmenter(self.pack.segmenter, job.device, threads=1)
+        pack = _pack_of(job)
+        self.job, self.store, self.emotion = job, Store(job.out), pack.emotion
+        self.segmenter = CharacterSegmenter(pack.segmenter, job.device, threads=1)
+        self.classifier = EmotionClassifier(pack.emotion, job.device, threads=1)
 
     def __call__(self, row: Row) -> Row:
+        """One span in; what comes out is its line for the progress display."""
+        film, seconds = row["film"][0], row["seconds"][0]
         frames = replace(row["frames"][0], pictures=np.asarray(row["pictures"][0]))
-        seconds: dict[str, float] = row["seconds"][0]
         with timed(seconds, "segment"):
             characters, outcomes = segment_span(frames, self.segmenter)
         with timed(seconds, "crop"):
-            labels = crop_span(frames, characters, outcomes, self.pack.emotion)
-        return _row(film=row["film"][0], labels=labels, seconds=seconds)
-
-
-class Classify:
-    """Gives each crop its emotion."""
-
-    def __init__(self, job: Job) -> None:
-        self.classifier = EmotionClassifier(_pack_of(job).emotion, job.device, threads=1)
-        self.keep_crops = job.settings.crops
-
-    def __call__(self, row: Row) -> Row:
-        seconds: dict[str, float] = row["seconds"][0]
+            labels = crop_span(frames, characters, outcomes, self.emotion)
         with timed(seconds, "classify"):
-            labels = classify_span(row["labels"][0], self.classifier, self.keep_crops)
-        return _row(film=row["film"][0], labels=labels, seconds=seconds)
+            labels = classify_span(labels, self.classifier, self.job.settings.crops)
+        error: StorageError | None = None
+        with timed(seconds, "write"):
+            try:
+                self.write(film, replace(labels, seconds=seconds))
+            except StorageError as refused:  # raised again by the driver: trying again would not help
+                error = refused
+        return _row(film=film, frames=len(labels.ordinals), seconds=seconds, error=error)
 
-
-def write_span(row: Row, job: Job) -> Row:
-    """Commits a span; what goes on is its line for the progress display."""
-    labels, seconds = row["labels"][0], row["seconds"][0]
-    key = f"spans/film={row['film'][0]}/{job.fingerprint}/{labels.span.index:06d}.parquet"
-    error: StorageError | None = None
-    with timed(seconds, "write"):
-        data = part_bytes(replace(labels, seconds=seconds), job.fingerprint)
-        try:
-            Store(job.out).write(key, data)
-        except StorageError as refused:  # raised again by the driver: trying again would not help
-            error = refused
-    return _row(film=row["film"][0], frames=len(labels.ordinals), seconds=seconds, error=error)
+    def write(self, film: str, labels: SpanLabels) -> None:
+        """Commit a span under the one name it can have."""
+        fingerprint = self.job.fingerprint
+        self.store.write(span_key(film, fingerprint, labels.span), part_bytes(labels, fingerprint))
 
 
 def label(
@@ -169,22 +157,17 @@ def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
-    cpu: dict[str, Any] = {"num_cpus": 0.5}
+    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    cpu: dict[str, Any] = {"num_cpus": 1}
     if job.device == "cuda":
-        size = max(1, int(resources.gpus / gpus_per_actor / 2))
-        segmenters = classifiers = ActorPoolStrategy(size=size)
+        pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
         model: dict[str, Any] = {"num_gpus": gpus_per_actor, "num_cpus": 0}
     else:
-        segmenters = ActorPoolStrategy(size=resources.cpus)
-        classifiers = ActorPoolStrategy(size=max(1, resources.cpus // 2))
-        model = cpu
-    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+        pool, model = ActorPoolStrategy(size=resources.cpus), cpu
     dataset = (
         ray.data.from_items([{"reel": pickle.dumps(reel)} for reel in reels], override_num_blocks=len(reels))
         .map_batches(decode_reel, **one, **cpu)
-        .map_batches(Segment, fn_constructor_args=[job], compute=segmenters, **one, **model)
-        .map_batches(Classify, fn_constructor_args=[job], compute=classifiers, **one, **model)
-        .map_batches(write_span, fn_kwargs={"job": job}, num_cpus=0.1, **one)
+        .map_batches(Label, fn_constructor_args=[job], compute=pool, **one, **model)
     )
     for row in dataset.iter_rows():
         if row["error"]:
