@@ -28,6 +28,19 @@ class Resources:
 
 
 @contextmanager
+def _unheard() -> Iterator[None]:
+    """Drop what Ray's C++ side says about its own log level while it starts; errors are exceptions."""
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+@contextmanager
 def connected(address: str | None = None, *, training: bool = False) -> Iterator[Resources]:
     """Connect, yield what there is, disconnect.
 
@@ -41,7 +54,8 @@ def connected(address: str | None = None, *, training: bool = False) -> Iterator
         target = address or os.environ.get("RAY_ADDRESS") or "local"
         local: dict[str, object] = {"include_dashboard": training} if target == "local" else {}
         try:
-            ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
+            with _unheard():
+                ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)

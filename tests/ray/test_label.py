@@ -156,6 +156,26 @@ def test_other_settings_on_the_same_folder_are_refused(run: Path, excerpt: Path,
     assert "Traceback" not in done.stderr
 
 
+def test_a_full_disk_is_one_message_and_the_run_goes_on_later(excerpt: Path, pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        done = label(excerpt, pack, out / "run", "--every", "24", "--crops", "--no-report")
+        assert done.returncode == 1, done.stderr
+        assert "disk full; free some space and run the same command again" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (out / "run" / "_SUCCESS").exists()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
+        done = label(excerpt, pack, out / "run", "--every", "24", "--crops", "--no-report")
+        assert done.returncode == 0, done.stderr
+        assert table(out / "run", "frames").num_rows == 49
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
 def test_killing_the_driver_half_way_changes_nothing(run: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [*INSIDEOUT, "label", str(excerpt), "--pack", str(pack), "--out", str(out), "--every", "8", "--crops"]

@@ -28,7 +28,10 @@ print(ONLINE, AUTOINSTALL, events.enabled, os.environ["ULTRALYTICS_SAFE_LOAD"])
 
 
 def test_ray_does_not_report_usage() -> None:
-    code = "import os; os.environ.pop('RAY_USAGE_STATS_ENABLED', None); import pipelines.cluster; print(os.environ['RAY_USAGE_STATS_ENABLED'])"
+    code = (
+        "import os; os.environ.pop('RAY_USAGE_STATS_ENABLED', None); import pipelines.cluster;"
+        "print(os.environ['RAY_USAGE_STATS_ENABLED'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "0", done.stderr
 
