@@ -289,9 +289,19 @@ def main() -> None:
         app()
     except InsideoutError as error:
         _fail(error)
+    except _ray_errors() as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        print(f"insideout: Ray gave up: {lines[-1] if lines else error!r}; run the same command again", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("insideout: interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _ray_errors() -> tuple[type[Exception], ...]:
+    """Ray's errors, if this process has come to use Ray at all."""
+    exceptions = sys.modules.get("ray.exceptions")
+    return (exceptions.RayError,) if exceptions else ()
 
 
 def _fail(error: InsideoutError) -> None:

@@ -36,7 +36,7 @@ from pipelines.cluster import Resources
 
 #: Below any span of frames, so that Ray never waits to put two spans into one block.
 _BLOCK_BYTES = 1024 * 1024
-#: A span whose worker died is tried this often before the run gives up on it.
+#: A span that is missing at the end is tried this often before the run gives up on it.
 _ROUNDS = 3
 Row = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -158,6 +158,8 @@ def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    # Equal to the letter for both stages on CPUs: else Ray does not fuse them, frames cross the object
+    # store, and the pool leaves no CPU to the decoders.
     cpu: dict[str, Any] = {"num_cpus": 1}
     if job.device == "cuda":
         pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
