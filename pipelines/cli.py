@@ -31,6 +31,7 @@ PackPath = Annotated[Path, typer.Option("--pack", help="Folder of a model pack."
 Every = Annotated[int | None, typer.Option(min=1, help="Look at every n-th frame: ordinals 0, n, 2n … (default 4)")]
 Fps = Annotated[str | None, typer.Option(help="Look at so many frames a second instead, such as 2 or 24000/1001.")]
 Keyframes = Annotated[bool, typer.Option("--keyframes", help="Look at key frames only.")]
+Recipe = Annotated[Path | None, typer.Option(help="YAML recipe; the student project's by default.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local Ray is started otherwise.")]
 PackArgument = Annotated[Path, typer.Argument(help="Folder of a model pack.")]
 Output = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of `insideout label`.")]
@@ -148,7 +149,7 @@ def _write_report(run: str) -> None:
 def train_segmenter(
     data: Annotated[Path, typer.Option(help="YOLO segmentation export: a data.yaml or its folder.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off goes on with --resume.")],
-    recipe: Annotated[Path, typer.Option(help="YAML recipe.")] = Path("configs/segmenter-student.yaml"),
+    recipe: Recipe = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Start from a local checkpoint, or from `coco` (ultralytics' own, downloads).")
     ] = None,
@@ -161,7 +162,7 @@ def train_segmenter(
     from pipelines.cluster import connected
     from pipelines.train_segmenter import run
 
-    settings = SegmenterRecipe.read(recipe)
+    settings = SegmenterRecipe.read(recipe) if recipe else SegmenterRecipe()
     with connected(address, training=True) as resources:
         best = run(
             data.resolve(),
@@ -179,7 +180,7 @@ def train_segmenter(
 def train_emotion(
     data: Annotated[Path, typer.Option(help="Folder with train/ and valid/, each with a folder per emotion.")],
     out: Annotated[Path, typer.Option(help="Run folder; running again goes on from its last checkpoint.")],
-    recipe: Annotated[Path, typer.Option(help="YAML recipe.")] = Path("configs/emotion-student.yaml"),
+    recipe: Recipe = None,
     pretrained: Annotated[
         str | None, typer.Option(help="A local state dict, or `imagenet` (torchvision's own, downloads).")
     ] = None,
@@ -192,7 +193,7 @@ def train_emotion(
     from pipelines.cluster import connected
     from pipelines.train_emotion import run
 
-    settings = EmotionRecipe.read(recipe)
+    settings = EmotionRecipe.read(recipe) if recipe else EmotionRecipe()
     with connected(address, training=True):
         best = run(data.resolve(), settings, out.resolve(), workers=workers, gpus=gpus, pretrained=pretrained)
     typer.echo(f"best checkpoint: {best}")

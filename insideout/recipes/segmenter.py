@@ -24,7 +24,10 @@ EpochReport = Callable[[int, dict[str, float]], None]
 
 
 class SegmenterRecipe(Recipe):
-    """How a segmenter is trained; field names are those of ultralytics' train mode."""
+    """How a segmenter is trained; field names are those of ultralytics' train mode.
+
+    The defaults are the student project's recipe, which left everything else to ultralytics.
+    """
 
     model: str = "yolov8n-seg"
     imgsz: int = Field(416, ge=32, multiple_of=32)
@@ -51,8 +54,9 @@ class SegmenterRecipe(Recipe):
     mixup: float = 0.0
     copy_paste: float = 0.0
     close_mosaic: int = 10
-    #: Off: with ultralytics' default a head inside a body is cut out of the body's mask.
-    overlap_mask: bool = False
+    overlap_mask: bool = True
+    """Ultralytics' default; to be switched off where a class lies inside another, as a head in a body does,
+    since it cuts the smaller mask out of the larger one."""
 
 
 #: The name that `pretrained` has for ultralytics' published weights.

@@ -66,6 +66,11 @@ def test_recipes_refuse_what_they_do_not_know(tmp_path: Path) -> None:
     assert SegmenterRecipe.read(path) == SegmenterRecipe(epochs=3)
 
 
+def test_the_default_is_the_student_recipe_and_ours_keeps_heads_in_bodies(root: Path) -> None:
+    assert SegmenterRecipe.read(root / "configs/segmenter-student.yaml") == SegmenterRecipe()
+    assert not SegmenterRecipe.read(root / "configs/segmenter-bbb.yaml").overlap_mask
+
+
 def test_a_checkpoint_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.pt: no such checkpoint"):
         train_segmenter(export(tmp_path), SegmenterRecipe(), tmp_path / "out", pretrained="none.pt")
