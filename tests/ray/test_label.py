@@ -146,7 +146,7 @@ def test_running_again_does_nothing_and_changes_nothing(run: Path, excerpt: Path
     done = label(excerpt, pack, again, "--every", "8", "--crops", "--no-report")
     assert done.returncode == 0, done.stderr
     assert {p: p.read_bytes() for p in again.rglob("part-*.parquet")} == before
-    assert "0 frames" in done.stdout or f"{table(run, 'frames').num_rows} frames" in done.stdout
+    assert "labelling:" not in done.stderr
 
 
 def test_other_settings_on_the_same_folder_are_refused(run: Path, excerpt: Path, pack: Path) -> None:
@@ -194,15 +194,15 @@ def test_killing_the_driver_half_way_changes_nothing(run: Path, excerpt: Path, p
     assert total is not None
     assert 0 < len(committed) < total, "the kill came too late to prove anything"
     assert not (out / "_SUCCESS").exists()
-    stamps = {key: (out / key).stat().st_mtime_ns for key in committed}
     status = subprocess.run([*INSIDEOUT, "status", str(out)], capture_output=True, text=True, timeout=60)
     assert status.returncode == 1
     assert f"of {total} spans committed" in status.stdout
-    reused = [key for key in committed if (out / key).stat().st_mtime_ns == stamps[key]]
-    assert reused == committed
+    left = table(run, "frames").num_rows - sum(pq.read_metadata(out / key).num_rows for key in committed)
 
     done = label(excerpt, pack, out, "--every", "8", "--crops", "--no-report")
     assert done.returncode == 0, done.stderr
+    # Committed spans are not done again; a worker may have committed more before it noticed the kill.
+    assert 0 < int(re.findall(r"/(\d+) frames", done.stderr)[-1]) <= left
     for name in ("characters", "frames", "shots"):
         assert table(out, name).equals(table(run, name)), name
     status = subprocess.run([*INSIDEOUT, "status", str(out)], capture_output=True, text=True, timeout=60)
