@@ -159,10 +159,11 @@ def train_segmenter(
 ) -> None:
     """Train the segmenter with ultralytics inside a Ray task."""
     from insideout.recipes.segmenter import SegmenterRecipe
+
+    settings = SegmenterRecipe.read(recipe) if recipe else SegmenterRecipe()
     from pipelines.cluster import connected
     from pipelines.train_segmenter import run
 
-    settings = SegmenterRecipe.read(recipe) if recipe else SegmenterRecipe()
     with connected(address, training=True) as resources:
         best = run(
             data.resolve(),
@@ -190,10 +191,11 @@ def train_emotion(
 ) -> None:
     """Train the emotion classifier (ResNet50) with Ray Train."""
     from insideout.recipes.emotion import EmotionRecipe
+
+    settings = EmotionRecipe.read(recipe) if recipe else EmotionRecipe()
     from pipelines.cluster import connected
     from pipelines.train_emotion import run
 
-    settings = EmotionRecipe.read(recipe) if recipe else EmotionRecipe()
     with connected(address, training=True):
         best = run(data.resolve(), settings, out.resolve(), workers=workers, gpus=gpus, pretrained=pretrained)
     typer.echo(f"best checkpoint: {best}")
