@@ -1,4 +1,4 @@
-"""Tell the displayed emotion of a crop: a ResNet50 from a model pack, batch by batch."""
+"""Tell the displayed emotion of a crop: the classifier of a model pack, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from insideout.backbones import build, fold_batch_norm
 from insideout.errors import PackError, UsageError
 from insideout.precision import use_bf16
 
@@ -37,8 +38,7 @@ class EmotionClassifier:
         self.classes: tuple[str, ...] = spec.classes
         self.device = torch.device(device)
         self.dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
-        network = load_network(spec.weights, len(spec.classes)).eval()
-        _fold_batch_norm(network)
+        network = fold_batch_norm(load_network(spec).eval())
         self._network = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(spec.mean, device=self.device)[:, None, None] * 255
         self._std = torch.tensor(spec.std, device=self.device)[:, None, None] * 255
@@ -46,51 +46,56 @@ class EmotionClassifier:
     def classify(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return calibrated probabilities, float32 [n, classes], of RGB crops, uint8 [n, size, size, 3].
 
-        The order of the columns is that of `classes`; each row sums to 1. Raises UsageError for
-        crops of another size or type.
+        The order of the columns is that of `classes`; each row sums to 1. Raises as `logits`.
+        """
+        scaled = self.logits(crops).astype(np.float64) / self.spec.temperature
+        odds = np.exp(scaled - scaled.max(1, keepdims=True))
+        odds /= odds.sum(1, keepdims=True)
+        probabilities: npt.NDArray[np.float32] = odds.astype(np.float32)
+        return probabilities
+
+    def logits(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return logits before the temperature, float32 [n, classes], of RGB crops, uint8 [n, size, size, 3].
+
+        Raises UsageError for crops of another size or type.
         """
         size = self.spec.size
         if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
             raise UsageError(
                 f"crops must be uint8 [n, {size}, {size}, 3] for this pack, got {crops.dtype} {list(crops.shape)}"
             )
-        logits = np.zeros((len(crops), len(self.classes)), np.float64)
+        logits = np.zeros((len(crops), len(self.classes)), np.float32)
         for start in range(0, len(crops), CHUNK):
             chunk = crops[start : start + CHUNK]
             full = np.zeros((CHUNK, size, size, 3), np.uint8)
             full[: len(chunk)] = chunk
-            logits[start : start + len(chunk)] = self._logits(full)[: len(chunk)]
-        logits /= self.spec.temperature
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        odds /= odds.sum(1, keepdims=True)
-        probabilities: npt.NDArray[np.float32] = odds.astype(np.float32)
-        return probabilities
+            logits[start : start + len(chunk)] = self._forward(full)[: len(chunk)]
+        return logits
 
-    def _logits(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def _forward(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         import torch
 
         with torch.inference_mode():
             # A permuted NHWC array already is channels_last in memory: nothing is copied for it.
             pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float()
             logits = self._network(((pictures - self._mean) / self._std).to(self.dtype))
-            found: npt.NDArray[np.float64] = logits.double().cpu().numpy()
+            found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return found
 
 
-def load_network(weights: Path, classes: int) -> nn.Module:
-    """Build a ResNet50 in float32 from the weights of a pack. Raises PackError naming what does not fit."""
+def load_network(spec: EmotionSpec) -> nn.Module:
+    """Build the network of a pack in float32 from its weights. Raises PackError naming what does not fit."""
     import torch
-    import torchvision
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        state: dict[str, Tensor] = load_file(weights)
+        state: dict[str, Tensor] = load_file(spec.weights)
     except (OSError, SafetensorError) as error:
-        raise PackError(f"{weights}: not readable as safetensors ({error}); build the pack again") from error
+        raise PackError(f"{spec.weights}: not readable as safetensors ({error}); build the pack again") from error
     with torch.device("meta"):
-        network: nn.Module = torchvision.models.resnet50(num_classes=classes)
-    check_shapes(network.state_dict(), state, weights)
+        network = build(spec.architecture, len(spec.classes))
+    check_shapes(network.state_dict(), state, spec.weights)
     network.to_empty(device="cpu")
     network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
     return network
@@ -109,21 +114,3 @@ def check_shapes(expected: dict[str, Any], found: dict[str, Any], where: Path) -
     extra = sorted(set(found) - set(expected))
     if extra:
         raise PackError(f"{where}: {len(extra)} tensors too many, such as {extra[0]}; weights of another architecture")
-
-
-def _fold_batch_norm(network: nn.Module) -> None:
-    """Fold each batch norm into the convolution before it: the same function in fewer passes."""
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    def fold(owner: Any, conv: str, norm: str) -> None:
-        setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
-        setattr(owner, norm, nn.Identity())
-
-    fold(network, "conv1", "bn1")
-    for layer in ("layer1", "layer2", "layer3", "layer4"):
-        for block in getattr(network, layer):
-            for n in "123":
-                fold(block, f"conv{n}", f"bn{n}")
-            if block.downsample is not None:
-                fold(block.downsample, "0", "1")

@@ -76,35 +76,42 @@ def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[lis
 
 
 def crop_span(
-    frames: SpanFrames, characters: list[list[Character]], outcomes: list[Outcome], emotion: EmotionSpec
+    frames: SpanFrames,
+    characters: list[list[Character]],
+    outcomes: list[Outcome],
+    emotion: EmotionSpec,
+    crop_size: int | None = None,
 ) -> SpanLabels:
-    """Cut what the emotion classifier will see, and let go of the pictures."""
+    """Cut what the emotion classifier will see, and let go of the pictures.
+
+    With `crop_size` each row gets its `crop` too, as WebP of at most so many pixels a side, never enlarged.
+    """
     kind: CropKind = emotion.crop
     rows: list[dict[str, Any]] = []
     crops: list[NDArray[np.uint8]] = []
     for i, figures in enumerate(characters):
         for figure in figures:
             head = figure.head or (None, None, None, None)
+            picture = cut(frames.pictures[i], figure, kind, emotion.margin)
+            stored = encode_webp(resize(picture, min(crop_size, len(picture)))) if crop_size else None
             rows.append(
                 {"frame": i, "character": figure.name, "score": figure.score, "mask_rle": figure.mask.rle()}
+                | {"crop": stored}
                 | {"mask_h": figure.mask.height, "mask_w": figure.mask.width}
                 | dict(zip(("box_x", "box_y", "box_w", "box_h"), figure.box, strict=True))
                 | dict(zip(("head_x", "head_y", "head_w", "head_h"), head, strict=True))
             )
-            crops.append(resize(cut(frames.pictures[i], figure, kind, emotion.margin), emotion.size))
+            crops.append(resize(picture, emotion.size))
     stacked = np.stack(crops) if crops else np.zeros((0, emotion.size, emotion.size, 3), np.uint8)
     return SpanLabels(
         frames.span, frames.ordinals, frames.pts, tuple(outcomes), frames.changes, frames.edges, tuple(rows), stacked
     )
 
 
-def classify_span(labels: SpanLabels, classifier: EmotionClassifier, keep_crops: bool) -> SpanLabels:
-    """Add calibrated `probabilities` (float32 [emotions], pack order) and, if asked, `crop` to each row."""
+def classify_span(labels: SpanLabels, classifier: EmotionClassifier) -> SpanLabels:
+    """Add calibrated `probabilities` (float32 [emotions], pack order) to each row."""
     probabilities = classifier.classify(labels.crops)
-    rows = tuple(
-        row | {"probabilities": p, "crop": encode_webp(crop) if keep_crops else None}
-        for row, p, crop in zip(labels.rows, probabilities, labels.crops, strict=True)
-    )
+    rows = tuple(row | {"probabilities": p} for row, p in zip(labels.rows, probabilities, strict=True))
     return replace(labels, rows=rows, crops=labels.crops[:0])
 
 

@@ -127,7 +127,7 @@ def build_pack(
         _write_text(folder / CARD, text)
         built = load_pack(folder)
         check_segmenter_weights(built.segmenter)
-        load_network(built.emotion.weights, len(built.emotion.classes))
+        load_network(built.emotion)
         if out.exists():
             out.rename(Path(scratch) / "before")
         folder.rename(out)

@@ -2,7 +2,7 @@
 
     pack.json              names, classes, preprocessing, digests, scores; read this first
     segmenter.safetensors  YOLO segmentation weights
-    emotion.safetensors    ResNet50 weights
+    emotion.safetensors    weights of the emotion classifier
     MODEL_CARD.md          data, splits, figures, limits, how to train it again
 
 Nothing in a pack is code: weights are plain tensors, names of files are plain names.
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from insideout.backbones import Backbone
 from insideout.errors import PackError
 
 VERSION = 1
@@ -121,7 +122,7 @@ class SegmenterPart(_Part):
 class EmotionPart(_Part):
     """What pack.json says of the emotion classifier."""
 
-    architecture: Literal["resnet50"]
+    architecture: Backbone
     size: int = Field(ge=32)
     classes: Annotated[Names, Field(min_length=2)]
     crop: Literal["head", "mask", "box"]
@@ -200,7 +201,7 @@ def verify_pack(path: str | Path) -> Pack:
 
     pack = load_pack(path)
     check_segmenter_weights(pack.segmenter)
-    load_network(pack.emotion.weights, len(pack.emotion.classes))
+    load_network(pack.emotion)
     return pack
 
 

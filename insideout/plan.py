@@ -29,7 +29,8 @@ class LabelSettings(Recipe):
 
     sampling: str = "every:4"
     confidence: float | None = Field(None, ge=0, le=1)
-    crops: bool = False
+    crop_size: int | None = Field(None, ge=16)
+    """Crops are stored with at most so many pixels a side; None stores none, 16 or more does."""
 
 
 def spans_folder(film: str, fingerprint: str) -> str:

@@ -54,7 +54,7 @@ CHARACTERS = pa.schema(
         _field("certainty", pa.float32(), "calibrated probability of the most probable emotion"),
         _field("probabilities", pa.map_(pa.string(), pa.float32()), "calibrated, by emotion"),
         _field("track_emotion", pa.string(), "emotion fused over the track, or 'uncertain'"),
-        _field("crop", pa.binary(), "WebP of what the emotion classifier saw; null unless asked for"),
+        _field("crop", pa.binary(), "WebP of the crop, at most as large as was asked for; null unless asked for"),
     ]
 )
 

@@ -56,7 +56,7 @@ def connected(address: str | None = None, *, training: bool = False) -> Iterator
         try:
             with _unheard():
                 ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
             raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:

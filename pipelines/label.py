@@ -83,9 +83,9 @@ class Label:
         with timed(seconds, "segment"):
             characters, outcomes = segment_span(frames, self.segmenter)
         with timed(seconds, "crop"):
-            labels = crop_span(frames, characters, outcomes, self.emotion)
+            labels = crop_span(frames, characters, outcomes, self.emotion, self.job.settings.crop_size)
         with timed(seconds, "classify"):
-            labels = classify_span(labels, self.classifier, self.job.settings.crops)
+            labels = classify_span(labels, self.classifier)
         error: StorageError | None = None
         with timed(seconds, "write"):
             try:

@@ -1,6 +1,7 @@
 """Train the emotion classifier with Ray Train, on one CPU or many GPUs.
 
-crops -> workers (DDP) -> a checkpoint each epoch -> the best by macro-F1 on valid
+crops -> workers (DDP) -> a checkpoint each epoch -> the best by macro-F1 on valid, or the last
+      -> with --calibrate, folds of train by scene -> out-of-fold predictions -> temperature
 
 python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
 """
@@ -8,105 +9,180 @@ python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from insideout.errors import OutputError, TrainingError
-from insideout.recipes.crops import read_crops
-from insideout.recipes.emotion import TORCHVISION_WEIGHTS, EmotionRecipe, EmotionTraining, fetch_torchvision_weights
+from insideout.backbones import PUBLISHED, published_weights
+from insideout.errors import OutputError, TrainingError, UsageError
+from insideout.leaks import audit, refuse_leaks
+from insideout.recipes.calibrate import calibrate_checkpoint
+from insideout.recipes.crops import CropData, find_unreadable, read_crops
+from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.store import Store
+
+#: What of a checkpoint is the result; the rest serves to go on from it.
+RESULT = ("model.safetensors", "meta.json", "valid.parquet")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told: plain values, since they travel to other machines."""
+
+    data: str
+    labels: str | None
+    recipe: dict[str, Any]
+    threads: int
+    pretrained: str | None
+    unreadable: tuple[str, ...] = ()
+    fold: int | None = None
+    folds: int = 0
+
+    def read(self) -> CropData:
+        """The crops of this training."""
+        labels = Path(self.labels) if self.labels else None
+        crops = read_crops(self.data, EmotionRecipe(**self.recipe).classes, labels).without(self.unreadable)
+        return crops if self.fold is None else crops.inner_fold(self.fold, self.folds)
 
 
 def run(
-    data: Path,
+    data: Path | str,
     recipe: EmotionRecipe,
-    out: Path,
+    out: Path | str,
     *,
     workers: int = 1,
     gpus: int = 0,
     cpus: int | None = None,
     pretrained: Path | str | None = None,
+    labels: Path | None = None,
+    calibrate: int = 0,
+    allow_leaks: bool = False,
     name: str = "run",
-) -> Path:
-    """Train on a started Ray cluster and return the folder of the best checkpoint, `OUT/best`.
+) -> str:
+    """Train on a started Ray cluster and return the folder of the result, `OUT/best`.
 
-    It holds model.safetensors and meta.json (classes, recipe, scores on valid, counts). `workers`
-    train together, each on `cpus` (default: an equal share of the cluster) and, with `gpus` > 0, on
-    a GPU of its own. `pretrained` is a local file, a checkpoint folder, or `imagenet`, which fetches
-    torchvision's weights. Running again with the same `out` and `name` goes on after the last
+    It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts) and
+    valid.parquet (predictions for valid). `workers` train together, each on `cpus` (default: an
+    equal share of the cluster) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a local
+    file, a checkpoint folder, or `imagenet`, the publisher's weights. With `calibrate` = K, K more
+    networks are trained on train less a K-th of its scenes; the temperature that fits their
+    predictions of the scenes they have not seen is stored with the result. `out` is a local folder
+    or an fsspec URL (s3://bucket/prefix). Running again with the same `out` goes on after the last
     finished epoch; another recipe or other data there is an OutputError. `data` and `out` must be
-    absolute and seen by every node. Raises DataError for unusable data, TrainingError when no
-    checkpoint comes out.
+    seen by every node. Raises DataError for unusable data, TrainingError when no checkpoint comes
+    out, UsageError for more CPUs or GPUs than the cluster has.
     """
-    crops = read_crops(data, recipe.classes)
+    out, store = str(out), Store(out)
+    workers = max(workers, gpus)
+    threads = _share(workers, gpus, cpus)
+    job = Job(str(data), str(labels) if labels else None, recipe.model_dump(), threads, None)
+    crops = job.read()
     for split, classes in crops.left_out.items():
         print(f"{split}: left out " + ", ".join(f"{n} {name}" for name, n in classes.items()), flush=True)
-    _claim(out, recipe, crops.digest())
-    if str(pretrained) in TORCHVISION_WEIGHTS:
-        pretrained = fetch_torchvision_weights(str(pretrained), out)
-    workers = max(workers, gpus)
-    threads = cpus or max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    unreadable = find_unreadable(crops)
+    for bad in unreadable:
+        print(f"not readable, left out: {bad}", flush=True)
+    crops = crops.without(unreadable)
+    found = audit(crops.train.crops, crops.valid.crops, hashes=False)
+    if not allow_leaks:
+        refuse_leaks({"train and valid": found}, str(data))
+    for leak in found.leaks:
+        print(f"leak, allowed: {leak}", flush=True)
+    _claim(store, recipe, crops.digest(), str(pretrained) if pretrained else "none")
+    if str(pretrained) in PUBLISHED:
+        local = Path(out) if store.local else Path(tempfile.gettempdir())
+        pretrained = published_weights(recipe.backbone, str(pretrained), local)
+    job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
+    _publish(_fit(job, store, name, workers, gpus, recipe.keep), store)
+    if calibrate:
+        folds = [
+            _fit(replace(job, fold=k, folds=calibrate), store, f"{name}-fold{k}", workers, gpus, "last")
+            for k in range(calibrate)
+        ]
+        _calibrate(folds, store)
+    return f"{out.rstrip('/')}/best"
+
+
+def _share(workers: int, gpus: int, cpus: int | None) -> int:
+    """CPUs of each worker. Raises UsageError rather than wait for what the cluster does not have."""
+    has = ray.cluster_resources()
+    threads = cpus or max(1, int(has.get("CPU", 1)) // workers)
+    for kind, needed in (("CPU", threads * workers), ("GPU", workers if gpus else 0)):
+        if needed > has.get(kind, 0):
+            raise UsageError(
+                f"{workers} workers need {needed} {kind}s, the cluster has {has.get(kind, 0):g};"
+                " ask for fewer --workers or --gpus"
+            )
+    return threads
+
+
+def _fit(job: Job, store: Store, name: str, workers: int, gpus: int, keep: str) -> Checkpoint:
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={
-            "data": str(data),
-            "recipe": recipe.model_dump(),
-            "threads": threads,
-            "pretrained": str(pretrained) if pretrained else None,
-        },
+        train_loop_config=asdict(job),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
-            resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpus else {}),
+            resources_per_worker={"CPU": job.threads} | ({"GPU": 1} if gpus else {}),
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(out),
+            storage_path=store.path("").rstrip("/"),
+            storage_filesystem=None if store.local else _arrow(store),
+            # A worker that dies (a spot machine is taken back) is replaced and goes on after its last epoch.
+            failure_config=FailureConfig(max_failures=3),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="macro_f1", checkpoint_score_order="max"
             ),
         ),
     )
+    where = store.path(name)
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"{out / name}: {_first_line(error)}; run again to go on from the last epoch") from error
-    best = result.get_best_checkpoint("macro_f1", "max")
-    if best is None:
-        raise TrainingError(f"{out / name}: training ended without a checkpoint")
-    return _publish(best, out / "best")
+        raise TrainingError(
+            f"{where}: {_first_line(error)}; the checkpoints up to the last finished epoch are kept there, and the same"
+            " command goes on from them"
+        ) from error
+    checkpoint = result.get_best_checkpoint("macro_f1", "max") if keep == "best" else result.checkpoint
+    if checkpoint is None:
+        raise TrainingError(f"{where}: training ended without a checkpoint")
+    return checkpoint
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """What every worker does: its share of each epoch; worker 0 evaluates and saves."""
-    torch.set_num_threads(config["threads"])
+    """What every worker does: its share of each batch; worker 0 evaluates and saves."""
+    job = Job(**config)
+    torch.set_num_threads(job.threads)
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of each checkpoint, by its path
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    recipe = EmotionRecipe(**config["recipe"])
+    recipe = EmotionRecipe(**job.recipe)
     training = EmotionTraining(
         recipe,
-        read_crops(Path(config["data"]), recipe.classes),
+        job.read(),
         device=str(get_device()),
         wrap=prepare_model,
         rank=rank,
         world=context.get_world_size(),
-        pretrained=Path(config["pretrained"]) if config["pretrained"] else None,
-        threads=config["threads"],
+        pretrained=Path(job.pretrained) if job.pretrained else None,
+        threads=job.threads,
     )
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             training.restore(Path(folder))
+    fold = "" if job.fold is None else f"fold {job.fold + 1}/{job.folds}  "
     while training.epoch < recipe.epochs:
         began = time.monotonic()
         loss = training.train_epoch()
@@ -120,38 +196,51 @@ def train_worker(config: dict[str, Any]) -> None:
             ray.train.report({"epoch": training.epoch, "loss": loss} | numbers, Checkpoint.from_directory(folder))
         # Not print: Ray Train logs what is printed, so that it would come twice.
         sys.stdout.write(
-            f"epoch {training.epoch}/{recipe.epochs}  loss {loss:.3f}  valid macro-F1 {figures['macro_f1']:.3f}"
+            f"{fold}epoch {training.epoch}/{recipe.epochs}  loss {loss:.3f}  valid macro-F1 {figures['macro_f1']:.3f}"
             f"  balanced accuracy {figures['balanced_accuracy']:.3f}  nll {figures['nll']:.3f}"
             f"  {time.monotonic() - began:.1f} s\n"
         )
         sys.stdout.flush()
 
 
-def _claim(out: Path, recipe: EmotionRecipe, digest: str) -> None:
+def _arrow(store: Store) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(store.fs))
+
+
+def _claim(store: Store, recipe: EmotionRecipe, digest: str, pretrained: str) -> None:
     """Write what this folder is for, or refuse a folder that is for something else."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "recipe.yaml"
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        fresh = Path(folder) / "recipe.yaml"
-        recipe.write(fresh)
-        text = f"# data {digest}\n{fresh.read_text()}"
-        if not path.exists():
-            fresh.write_text(text)
-            fresh.replace(path)
-    if path.read_text() != text:
-        raise OutputError(f"{path}: this folder has a training with another recipe or other data; choose another --out")
+    text = f"# data {digest}\n# pretrained {pretrained}\n{recipe.to_yaml()}".encode()
+    if not store.exists("recipe.yaml"):
+        store.write("recipe.yaml", text)
+    if store.read("recipe.yaml") != text:
+        raise OutputError(
+            f"{store.path('recipe.yaml')}: this folder has a training with another recipe, other data or another start;"
+            " choose another --out"
+        )
 
 
-def _publish(checkpoint: Checkpoint, target: Path) -> Path:
-    with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory(dir=target.parent) as fresh:
-        staged = Path(fresh) / target.name
-        staged.mkdir()
-        for name in ("model.safetensors", "meta.json"):
-            shutil.copyfile(Path(folder) / name, staged / name)
-        if target.exists():
-            target.rename(Path(fresh) / "before")
-        staged.rename(target)
-    return target
+def _publish(checkpoint: Checkpoint, store: Store) -> None:
+    with checkpoint.as_directory() as folder:
+        for file in RESULT:
+            # meta.json comes last: a result without it is not taken for one.
+            if file != "meta.json":
+                store.write(f"best/{file}", (Path(folder) / file).read_bytes())
+        store.write("best/meta.json", (Path(folder) / "meta.json").read_bytes())
+
+
+def _calibrate(folds: list[Checkpoint], store: Store) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        tables = []
+        for k, checkpoint in enumerate(folds):
+            with checkpoint.as_directory() as folder:
+                table = Path(scratch) / f"fold{k}.parquet"
+                table.write_bytes((Path(folder) / "valid.parquet").read_bytes())
+                tables.append(table)
+        meta, table = calibrate_checkpoint(store.read("best/meta.json"), tables, Path(scratch) / "unseen.parquet")
+        store.write("best/unseen.parquet", table.read_bytes())
+        store.write("best/meta.json", meta)
 
 
 def _first_line(error: BaseException) -> str:
@@ -161,30 +250,7 @@ def _first_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    import typer
-
     # Functions of __main__ travel to the workers by value, with all they touch; of a module by name.
-    from pipelines.cluster import connected
-    from pipelines.train_emotion import run
+    from pipelines.cli import train_emotion_main
 
-    def main(
-        data: Path,
-        recipe: Path,
-        out: Path,
-        workers: int = 1,
-        gpus: int = 0,
-        cpus: int | None = None,
-        pretrained: str | None = None,
-        name: str = "run",
-        address: str | None = None,
-    ) -> None:
-        """Train on the classification export DATA by RECIPE and write the best checkpoint to OUT/best."""
-        settings = EmotionRecipe.read(recipe)
-        with connected(address, training=True):
-            best = run(
-                data.resolve(), settings, out.resolve(),
-                workers=workers, gpus=gpus, cpus=cpus, pretrained=pretrained, name=name,
-            )  # fmt: skip
-        print(best)
-
-    typer.run(main)
+    train_emotion_main()

@@ -1,32 +1,23 @@
-"""Write the labels of *Big Buck Bunny* as data sets: YOLO segmentation, and folders of crops.
+"""The labels of *Big Buck Bunny*: who is in which frame, with mask, head and emotion.
 
-The forms are those that users have: a Roboflow export (`data.yaml`, `train/`, `valid/`) for the
-segmenter and one folder of pictures per emotion for the classifier. `data/bbb/README.md` says what
-the labels are and how they were made.
+`data/bbb/README.md` says what the labels are and how they were made.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
-import yaml
 
-from insideout.crops import CropKind, Picture, cut
-from insideout.datasets.fetch import check_digest
-from insideout.errors import DataError, FilmError, UsageError
-from insideout.masks import Mask, decode_rle
-from insideout.segment import Character
+from insideout.crops import Picture
+from insideout.errors import DataError
+from insideout.masks import decode_rle
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels of the frame, top-left origin."""
@@ -35,9 +26,9 @@ CHARACTERS = ("Bunny", "Frank", "Gamera", "Rinky")
 SPLITS = {"train": "train", "val": "valid"}
 """The splits that may be exported, and the folder of each."""
 
-_HEAD_MARGIN = 0.08  # of the longer side of the head box
-_UNCLEAR = "Unclear"
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
+UNCLEAR = "Unclear"
+#: Share of a vote that the first choice gets, by the confidence that the annotator gave: 1 is a guess, 3 sure.
+_CERTAINTY = {"1": 0.6, "2": 0.75, "3": 0.9}
 
 
 @dataclass(frozen=True)
@@ -50,6 +41,9 @@ class Figure:
     emotion: str
     """Empty where nobody judged it or the judges differ."""
     head: Box | None
+    votes: Mapping[str, float] = field(default_factory=dict)
+    """Share of the annotators' votes by emotion; empty where nobody judged it."""
+    track: int | None = None
     box: Box | None = None
     segmentation: Mapping[str, Any] | None = None
     """COCO compressed RLE of the whole frame; None where only the head was labelled."""
@@ -67,73 +61,9 @@ class LabelledFrame:
 
     shot: int
     split: str
+    scene: int
     complete: bool = False
     figures: list[Figure] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Exports:
-    """What was written: frames by split, crops by (split, emotion)."""
-
-    path: Path
-    frames: Mapping[str, int]
-    crops: Mapping[tuple[str, str], int]
-
-    def lines(self) -> list[str]:
-        """What was written, a line for each split."""
-        said = []
-        for split in sorted(self.frames.keys() | {split for split, _ in self.crops}):
-            crops = {label: n for (of, label), n in sorted(self.crops.items()) if of == split}
-            listed = ", ".join(f"{label} {n}" for label, n in crops.items())
-            said.append(f"{split}: {self.frames.get(split, 0)} frames, {sum(crops.values())} crops ({listed})")
-        return said
-
-
-def make_exports(
-    film: Path,
-    labels: Path,
-    out: Path,
-    *,
-    heads: bool = True,
-    crop: CropKind = "head",
-    splits: Sequence[str] = ("train", "val"),
-    classes: Sequence[str] = CHARACTERS,
-) -> Exports:
-    """Cut the labelled frames out of the film into `out/segmentation` and `out/classification`.
-
-    `labels` is the folder `data/bbb`. Segmentation: the frames on which every character is
-    annotated, one line per character with its class and outline, relative to the frame (the format
-    holds neither parts nor holes, so the largest part is taken); with `heads` one more class,
-    `head`. Classification: a folder per emotion; `crop` is the head with a margin of 8 % and its
-    background (`head`), the pixels of the character on black (`mask`) or its box with the
-    background (`box`), each padded to a square with black. `out` appears whole or not at all.
-
-    Raises DataError for unreadable labels, a film with another digest or an unknown split, and
-    UsageError when `out` is taken. `held_out` shots are measured elsewhere and never exported.
-    """
-    for split in splits:
-        if split not in SPLITS:
-            raise DataError(f"split '{split}' is not exported; choose from {', '.join(SPLITS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: already there; delete it or choose another folder")
-    frames = read_labels(labels, splits)
-    if not film.is_file():
-        raise FilmError(f"{film}: no such film; `make film` fetches it")
-    check_digest(film, _read_json(labels / "masks.coco.json")["info"]["film_sha256"])
-
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    writer = _Writer(part, tuple(classes), heads, crop)
-    try:
-        for ordinal, picture in _pictures(film, frames):
-            writer.write(ordinal, frames[ordinal], picture)
-        writer.finish()
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return Exports(out, dict(writer.frames), dict(writer.crops))
 
 
 def read_labels(labels: Path, splits: Sequence[str] = ("train", "val")) -> dict[int, LabelledFrame]:
@@ -144,9 +74,10 @@ def read_labels(labels: Path, splits: Sequence[str] = ("train", "val")) -> dict[
     """
     coco = _read_json(labels / "masks.coco.json")
     names = {c["id"]: c["name"] for c in coco["categories"]}
-    emotions = {row["annotation"]: row["emotion"] for row in _read_csv(labels / "emotions.csv")}
+    emotions = {row["annotation"]: row for row in _read_csv(labels / "emotions.csv")}
+    scenes = {int(row["shot"]): int(row["scene"]) for row in _read_csv(labels / "shots.csv")}
     frames = {
-        image["ordinal"]: LabelledFrame(image["shot"], image["split"], image["complete"])
+        image["ordinal"]: LabelledFrame(image["shot"], image["split"], scenes.get(image["shot"], -1), image["complete"])
         for image in coco["images"]
         if image["split"] in splits
     }
@@ -156,12 +87,15 @@ def read_labels(labels: Path, splits: Sequence[str] = ("train", "val")) -> dict[
             continue
         frame = frames[ordinals[a["image_id"]]]
         character = names[a["category_id"]]
+        judged = emotions.get(str(a["id"]))
         frame.figures.append(
             Figure(
                 character=character,
                 name=f"track{a['track']:03d}_{character}",
-                emotion=emotions.get(str(a["id"]), ""),
+                emotion=judged["emotion"] if judged else "",
                 head=_box(a["head"]) if a.get("head") else None,
+                votes=_votes(judged, "a_", "b_") if judged else {},
+                track=a["track"],
                 box=_box(a["bbox"]),
                 segmentation=a["segmentation"],
             )
@@ -171,13 +105,27 @@ def read_labels(labels: Path, splits: Sequence[str] = ("train", "val")) -> dict[
         if row["split"] not in splits:
             continue
         ordinal = int(row["ordinal"])
-        frame = frames.setdefault(ordinal, LabelledFrame(int(row["shot"]), row["split"]))
+        frame = frames.setdefault(ordinal, LabelledFrame(int(row["shot"]), row["split"], int(row["scene"])))
         name = f"more{counted[ordinal]}_{row['character']}"
         counted[ordinal] += 1
         head = _box(row[f"head_{side}"] for side in "xywh")
-        frame.figures.append(Figure(row["character"], name, row["emotion"], head))
+        frame.figures.append(Figure(row["character"], name, row["emotion"], head, _votes(row, "")))
     _check_shots(labels / "shots.csv", frames)
     return frames
+
+
+def _votes(row: Mapping[str, str], *annotators: str) -> dict[str, float]:
+    """Shares of the votes: each annotator's label by certainty, the rest of the vote to the second choice."""
+    votes: defaultdict[str, float] = defaultdict(float)
+    for who in annotators:
+        label = row.get(f"{who}label") or row["emotion"]
+        first = _CERTAINTY.get(row.get(f"{who}confidence", ""), 1.0)
+        second = row.get(f"{who}second", "")
+        votes[label] += first if second else 1.0
+        votes[second] += 1 - first
+    found = {name: share for name, share in votes.items() if name not in ("", UNCLEAR) and share > 0}
+    total = sum(found.values())
+    return {name: share / total for name, share in sorted(found.items())}
 
 
 def _check_shots(path: Path, frames: Mapping[int, LabelledFrame]) -> None:
@@ -190,92 +138,9 @@ def _check_shots(path: Path, frames: Mapping[int, LabelledFrame]) -> None:
             raise DataError(f"{path}: frame {ordinal} is labelled as {frame.split}, its shot is {shot['split']}")
 
 
-class _Writer:
-    """Writes one frame after the other and counts them."""
-
-    def __init__(self, out: Path, classes: tuple[str, ...], heads: bool, crop: CropKind) -> None:
-        self.out, self.classes, self.heads, self.crop = out, classes, heads, crop
-        self.frames: Counter[str] = Counter()
-        self.crops: Counter[tuple[str, str]] = Counter()
-
-    def write(self, ordinal: int, frame: LabelledFrame, picture: Picture) -> None:
-        folder = SPLITS[frame.split]
-        lines: list[str] = []
-        for figure in frame.figures:
-            mask = figure.mask()
-            lines += self._lines(figure, mask)
-            if figure.emotion and figure.emotion != _UNCLEAR:
-                crop = _crop(self.crop, picture, mask, figure)
-                if crop is not None:
-                    name = f"{ordinal:06d}_shot{frame.shot:03d}_{figure.name}.jpg"
-                    self._save(self.out / "classification" / folder / figure.emotion / name, crop)
-                    self.crops[frame.split, figure.emotion] += 1
-        if frame.complete:
-            stem = self.out / "segmentation" / folder
-            self._save(stem / "images" / f"{ordinal:06d}.jpg", picture)
-            (stem / "labels").mkdir(exist_ok=True)
-            (stem / "labels" / f"{ordinal:06d}.txt").write_text("".join(f"{line}\n" for line in lines))
-            self.frames[frame.split] += 1
-
-    def finish(self) -> None:
-        names = [*self.classes, *(["head"] if self.heads else [])]
-        content = {"train": "../train/images", "val": "../valid/images", "nc": len(names), "names": names}
-        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-        (self.out / "segmentation" / "data.yaml").write_text(text)
-
-    def _lines(self, figure: Figure, mask: Picture | None) -> list[str]:
-        if mask is None or figure.character not in self.classes:
-            return []
-        lines = _outline(mask, self.classes.index(figure.character))
-        if self.heads and figure.head:
-            x, y, w, h = figure.head
-            head = np.zeros_like(mask)
-            head[y : y + h, x : x + w] = mask[y : y + h, x : x + w]
-            lines += _outline(head, len(self.classes))
-        return lines
-
-    @staticmethod
-    def _save(path: Path, picture: Picture) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), picture, _JPEG):
-            raise OSError(f"{path}: could not be written")
-
-
-def _outline(mask: Picture, index: int) -> list[str]:
-    """The line of a YOLO label file for the largest part of a mask; none for an empty mask."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
-        return []
-    points = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 1.0, True)[:, 0, :]
-    if len(points) < 3:
-        return []
-    height, width = mask.shape
-    return [f"{index} " + " ".join(f"{x / width:.5f} {y / height:.5f}" for x, y in points)]
-
-
-def _crop(kind: CropKind, picture: Picture, mask: Picture | None, figure: Figure) -> Picture | None:
-    """The crop of a figure, as labelling cuts it; None where what it takes was not labelled."""
-    if (figure.head if kind == "head" else mask) is None:
-        return None
-    height, width = picture.shape[:2]
-    pixels = np.zeros((0, 0), bool) if mask is None else mask.astype(bool)
-    box = figure.box or figure.head
-    assert box is not None  # a figure has a mask with its box, or a head
-    character = Character(figure.character, 1.0, box, Mask(pixels, 0, 0, width, height), figure.head)
-    return cut(picture, character, kind, _HEAD_MARGIN)
-
-
-def _pictures(film: Path, wanted: Mapping[int, Any]) -> Iterator[tuple[int, Picture]]:
-    """The wanted frames of the film as BGR pictures, in presentation order."""
-    last = max(wanted, default=-1)
-    with av.open(str(film)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for ordinal, frame in enumerate(container.decode(stream)):
-            if ordinal in wanted:
-                yield ordinal, frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
-            if ordinal >= last:
-                return
+def film_digest(labels: Path) -> str:
+    """sha256 of the film that the labels belong to, hex; its first 16 digits name the film. Raises DataError."""
+    return str(_read_json(labels / "masks.coco.json")["info"]["film_sha256"])
 
 
 def _box(values: Any) -> Box:

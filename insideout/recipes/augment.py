@@ -1,25 +1,31 @@
-"""Augmentation presets for crops of faces, for whole batches at once.
+"""Augmentation presets for crops of faces.
 
-`auto` is torchvision's AutoAugment with the ImageNet policy (the student project's choice). `face`
-keeps mouth and eyes: mirror, slight turn, zoom and shift in one resampling, then light and colour,
-with hue and grey against the shortcut from a character's colour to its emotion.
+`auto` is torchvision's AutoAugment with the ImageNet policy (the student project's choice) and
+`trivial` its TrivialAugment, followed by a mirror, a zoom and a change of hue. `face` keeps mouth and
+eyes: mirror, slight turn, zoom and shift in one resampling, then light and colour. Hue and grey work
+against the shortcut from a character's colour to its emotion.
+
+Every picture draws from a random state of its own, given by its seed: the result does not depend on
+which pictures share its batch, nor on how many workers share the epoch.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from insideout.recipes.base import Recipe
 
-Preset = Literal["none", "auto", "face"]
+Preset = Literal["none", "auto", "trivial", "face"]
 
 #: How much larger than the network's input crops are loaded, so that zooming in keeps detail.
-HEADROOM = {"none": 1.0, "auto": 1.0, "face": 1.25}
+HEADROOM = {"none": 1.0, "auto": 1.0, "trivial": 1.25, "face": 1.25}
 
 _GREY = (0.299, 0.587, 0.114)
 # RGB to YIQ and back: a turn of the I-Q plane is a turn of the hue.
@@ -28,7 +34,10 @@ _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 
 
 class FaceAugmentation(Recipe):
-    """Strengths of the preset `face`; ranges are symmetric and uniform."""
+    """Strengths of the preset `face`; ranges are symmetric and uniform.
+
+    `trivial` takes `mirror`, `zoom`, `shift`, `hue` and `grey` from here.
+    """
 
     mirror: float = 0.5
     degrees: float = 12.0
@@ -47,27 +56,48 @@ class FaceAugmentation(Recipe):
     """Probability of one erased patch of at most a tenth of the area."""
 
 
-def augment(pictures: Tensor, size: int, preset: Preset, face: FaceAugmentation) -> Tensor:
-    """Augment uint8 [n, 3, s, s] to float32 [n, 3, size, size] in 0..1, with torch's global random state."""
-    if preset == "auto":
-        policy = v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)
-        return torch.stack([policy(picture) for picture in pictures]).float() / 255
+_PLAIN = {"degrees": 0.0, "stretch": 0.0, "light": 0.0, "contrast": 0.0, "saturation": 0.0, "erase": 0.0}
+#: Uniform numbers that one picture needs.
+_DRAWS = 20
+
+
+def augment(pictures: Tensor, size: int, preset: Preset, face: FaceAugmentation, seeds: Sequence[int]) -> Tensor:
+    """Augment uint8 [n, 3, s, s] to float32 [n, 3, size, size] in 0..1, each picture by its seed."""
+    if preset in ("auto", "trivial"):
+        policy = v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET) if preset == "auto" else v2.TrivialAugmentWide()
+        pictures = torch.stack([_seeded(policy, picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
     floats = pictures.float() / 255
-    if preset == "none":
-        return floats
-    return _erase(_recolour(_move(floats, size, face), face), face)
+    if preset in ("none", "auto"):
+        return _resized(floats, size)
+    if preset == "trivial":
+        face = face.model_copy(update=_PLAIN)
+    draws = torch.from_numpy(np.stack([np.random.default_rng((1, seed)).random(_DRAWS, np.float32) for seed in seeds]))
+    return _erase(_recolour(_move(floats, size, face, draws[:, :8]), face, draws[:, 8:13]), face, draws[:, 13:])
 
 
-def _uniform(n: int, low: float, high: float) -> Tensor:
-    return torch.empty(n).uniform_(low, high)
+def _resized(pictures: Tensor, size: int) -> Tensor:
+    if pictures.shape[-1] == size:
+        return pictures
+    return torch.nn.functional.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
 
 
-def _move(pictures: Tensor, size: int, face: FaceAugmentation) -> Tensor:
+def _seeded(policy: v2.Transform, picture: Tensor, seed: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed: Tensor = policy(picture)
+    return changed
+
+
+def _between(draws: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * draws
+
+
+def _move(pictures: Tensor, size: int, face: FaceAugmentation, draws: Tensor) -> Tensor:
     n = len(pictures)
-    angle = _uniform(n, -face.degrees, face.degrees) * (math.pi / 180)
-    scale = _uniform(n, face.zoom, 1).sqrt()
-    stretch = _uniform(n, -face.stretch, face.stretch).exp().sqrt()
-    mirror = torch.where(torch.rand(n) < face.mirror, -1.0, 1.0)
+    angle = _between(draws[:, 0], -face.degrees, face.degrees) * (math.pi / 180)
+    scale = _between(draws[:, 1], face.zoom, 1).sqrt()
+    stretch = _between(draws[:, 2], -face.stretch, face.stretch).exp().sqrt()
+    mirror = torch.where(draws[:, 3] < face.mirror, -1.0, 1.0)
     # Zooming in leaves room to move the view about; a little beyond the edge is allowed.
     room = 1 - scale + 2 * face.shift
     theta = torch.zeros(n, 2, 3)
@@ -75,18 +105,20 @@ def _move(pictures: Tensor, size: int, face: FaceAugmentation) -> Tensor:
     theta[:, 0, 1] = -angle.sin() * scale / stretch
     theta[:, 1, 0] = angle.sin() * scale * stretch * mirror
     theta[:, 1, 1] = angle.cos() * scale / stretch
-    theta[:, :, 2] = torch.empty(n, 2).uniform_(-1, 1) * room[:, None]
+    theta[:, :, 2] = _between(draws[:, 4:6], -1, 1) * room[:, None]
+    # Sampling point by point would alias where pictures shrink by much.
+    pictures = _resized(pictures, min(pictures.shape[-1], round(1.25 * size)))
     grid = torch.nn.functional.affine_grid(theta.to(pictures.device), [n, 3, size, size], align_corners=False)
     return torch.nn.functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _recolour(pictures: Tensor, face: FaceAugmentation) -> Tensor:
+def _recolour(pictures: Tensor, face: FaceAugmentation, draws: Tensor) -> Tensor:
     n = len(pictures)
-    turn = _uniform(n, -face.hue, face.hue) * (2 * math.pi)
-    colour = _uniform(n, -face.saturation, face.saturation).exp()
-    colour = torch.where(torch.rand(n) < face.grey, 0.0, colour)
-    light = _uniform(n, -face.light, face.light).exp()
-    contrast = _uniform(n, -face.contrast, face.contrast).exp()
+    turn = _between(draws[:, 0], -face.hue, face.hue) * (2 * math.pi)
+    colour = _between(draws[:, 1], -face.saturation, face.saturation).exp()
+    colour = torch.where(draws[:, 2] < face.grey, 0.0, colour)
+    light = _between(draws[:, 3], -face.light, face.light).exp()
+    contrast = _between(draws[:, 4], -face.contrast, face.contrast).exp()
     hue = torch.zeros(n, 3, 3)
     hue[:, 0, 0] = 1
     hue[:, 1, 1] = hue[:, 2, 2] = turn.cos() * colour
@@ -100,14 +132,14 @@ def _recolour(pictures: Tensor, face: FaceAugmentation) -> Tensor:
     return mixed.clamp_(0, 1)
 
 
-def _erase(pictures: Tensor, face: FaceAugmentation) -> Tensor:
+def _erase(pictures: Tensor, face: FaceAugmentation, draws: Tensor) -> Tensor:
     _, _, height, width = pictures.shape
-    for picture in pictures:
-        if torch.rand(()) >= face.erase:
+    for picture, (chance, share, shape, y, x, shade, _) in zip(pictures, draws.tolist(), strict=True):
+        if chance >= face.erase:
             continue
-        area = float(torch.empty(()).uniform_(0.02, 0.1)) * height * width
-        tall = float(torch.empty(()).uniform_(-0.7, 0.7).exp())
+        area = (0.02 + 0.08 * share) * height * width
+        tall = math.exp(1.4 * shape - 0.7)
         h, w = min(height, round(math.sqrt(area * tall))), min(width, round(math.sqrt(area / tall)))
-        top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
-        picture[:, top : top + h, left : left + w] = torch.rand(3, 1, 1, device=picture.device)
+        top, left = int(y * (height - h + 1)), int(x * (width - w + 1))
+        picture[:, top : top + h, left : left + w] = shade
     return pictures

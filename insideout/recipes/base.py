@@ -37,4 +37,8 @@ class Recipe(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the recipe, every value spelled out, so that a run can be repeated."""
-        path.write_text(yaml.safe_dump(self.model_dump(), sort_keys=False))
+        path.write_text(self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, every value spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,110 +1,153 @@
 """Train a YOLO segmentation model on any YOLO-format export.
 
-Ultralytics does the work. Two things are added: mixed precision on CPUs that have bfloat16
-(ultralytics switches it off there; measured about twice as fast on AVX512-BF16), and a data.yaml
-with absolute paths, since exports of Roboflow name theirs relative to a folder they do not hold.
+Ultralytics does the work. Added are: checks of the data before it starts, a run folder that survives
+a kill at any moment, and mixed precision on CPUs that have bfloat16 (ultralytics switches it off
+there; measured about twice as fast on AVX512-BF16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
 
-from insideout.errors import DataError, TrainingError
-from insideout.precision import Precision, use_bf16
-from insideout.recipes.base import Recipe
+from insideout.errors import DataError, InsideoutError, PackError, StorageError, TrainingError
+from insideout.precision import use_bf16
+from insideout.recipes.segmenter_recipe import SegmenterRecipe as SegmenterRecipe
+from insideout.recipes.segmenter_run import (
+    EpochRecorder,
+    EpochReport,
+    Tell,
+    alone,
+    claim,
+    finish,
+    read_result,
+    result_line,
+    rewind,
+    write_whole,
+)
+from insideout.recipes.yolo_data import read_yolo_data as read_yolo_data
+from insideout.recipes.yolo_data import read_yolo_export, thin_negatives
 from insideout.yolo import float32_boxes, set_ultralytics_environment
 
-EpochReport = Callable[[int, dict[str, float]], None]
-
-
-class SegmenterRecipe(Recipe):
-    """How a segmenter is trained; field names are those of ultralytics' train mode.
-
-    The defaults are the student project's recipe, which left everything else to ultralytics.
-    """
-
-    model: str = "yolov8n-seg"
-    imgsz: int = Field(416, ge=32, multiple_of=32)
-    batch: int = Field(32, ge=1)
-    epochs: int = Field(300, ge=1)
-    patience: int = Field(30, ge=0)
-    optimizer: str = "auto"
-    lr0: float = Field(0.01, gt=0)
-    lrf: float = Field(0.01, gt=0)
-    cos_lr: bool = False
-    weight_decay: float = Field(0.0005, ge=0)
-    warmup_epochs: float = Field(3.0, ge=0)
-    nbs: int = Field(64, ge=1)
-    seed: int = 0
-    precision: Precision = "auto"
-    hsv_h: float = Field(0.015, ge=0, le=1)
-    hsv_s: float = Field(0.7, ge=0, le=1)
-    hsv_v: float = Field(0.4, ge=0, le=1)
-    degrees: float = 0.0
-    translate: float = 0.1
-    scale: float = 0.5
-    fliplr: float = 0.5
-    mosaic: float = 1.0
-    mixup: float = 0.0
-    copy_paste: float = 0.0
-    close_mosaic: int = 10
-    overlap_mask: bool = True
-    """Ultralytics' default; to be switched off where a class lies inside another, as a head in a body does,
-    since it cuts the smaller mask out of the larger one."""
-
+say: Tell = partial(print, flush=True)
 
 #: The name that `pretrained` has for ultralytics' published weights.
 COCO = "coco"
 
 #: Fields that are ours; everything else goes to ultralytics as it is.
-_OWN_FIELDS = {"model", "precision"}
+_OWN_FIELDS = {"model", "precision", "negatives"}
+_TRACKERS = {"clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "sync", "tensorboard", "wandb"}
+
+#: Colour tells characters apart; ultralytics turns the hue by up to this share of the circle either way.
+_MUCH_HUE = 0.03
 
 
-def read_yolo_data(data: Path) -> dict[str, Any]:
-    """Read a YOLO `data.yaml` and resolve its folders.
+@dataclass(frozen=True)
+class SegmenterJob:
+    """A training that was checked and may begin: its folder, its recipe, its starting weights."""
 
-    `data` is the YAML or the folder that holds it. Returns `train`, `val` (absolute paths of image
-    folders), `names` (list, class order) and, where there is one, `test`. Accepts both lists and
-    index maps for `names`, and Roboflow's `../train/images`, which lies beside the YAML in the
-    archives it ships. Raises DataError with what is missing.
+    out: Path
+    recipe: SegmenterRecipe
+    weights: str | None
+    notes: tuple[str, ...]
+    """What the user should know of the data and the weights."""
+
+
+def prepare_segmenter(
+    data: Path,
+    recipe: SegmenterRecipe,
+    out: Path,
+    *,
+    pretrained: str | None = None,
+    resume: bool = False,
+    allow_leaks: bool = False,
+) -> SegmenterJob:
+    """Check everything a training needs and write its lists of pictures to the run folder.
+
+    `pretrained` starts from a local checkpoint, or from `coco`, the weights that ultralytics
+    publishes for the recipe's model (downloaded to OUT). `resume` accepts a run folder that does not
+    say what it is for. Raises DataError for unusable data or weights, OutputError for a folder with
+    another training, StorageError when weights cannot be fetched.
     """
-    path = data / "data.yaml" if data.is_dir() else data
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give a YOLO export with a data.yaml")
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
-    if not isinstance(raw, dict) or "names" not in raw:
-        raise DataError(f"{path}: no 'names'; a YOLO data.yaml lists its classes there")
-    names = raw["names"]
-    names = [names[key] for key in sorted(names)] if isinstance(names, dict) else list(names)
-    if "nc" in raw and raw["nc"] != len(names):
-        raise DataError(f"{path}: nc is {raw['nc']} but there are {len(names)} names")
-    resolved: dict[str, Any] = {"names": names}
-    for key, aliases in {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}.items():
-        value = next((raw[alias] for alias in aliases if raw.get(alias)), None)
-        if value is None and key == "test":
-            continue
-        if value is None:
-            raise DataError(f"{path}: no '{key}'; name the folder of its images")
-        root = (path.parent / raw.get("path", ".")).resolve()
-        candidates = [root / value, root / str(value).removeprefix("../")]
-        folder = next((c.resolve() for c in candidates if c.is_dir()), None)
-        if folder is None and key == "test":
-            continue
-        if folder is None:
-            raise DataError(f"{path}: '{key}: {value}' is not a folder (looked at {candidates[0]})")
-        if not any(folder.iterdir()):
-            raise DataError(f"{folder}: empty; '{key}' needs images")
-        resolved[key] = str(folder)
-    return resolved
+    if pretrained not in (None, COCO) and not Path(str(pretrained)).is_file():
+        raise DataError(f"{pretrained}: no such checkpoint; give a local .pt file, or `{COCO}`")
+    export = read_yolo_export(data, allow_leaks=allow_leaks)
+    train, line = thin_negatives(export.train, recipe.negatives, recipe.seed)
+    notes = [*export.notes, line]
+    if recipe.hsv_h > _MUCH_HUE:
+        notes.append(f"hsv_h {recipe.hsv_h:g} turns the hue far enough to make one character look like another")
+    start, weights = "random", None
+    if pretrained == COCO:
+        start = COCO
+    elif pretrained is not None:
+        notes += _check_checkpoint(Path(pretrained), recipe, export.names)
+        start, weights = hashlib.sha256(Path(pretrained).read_bytes()).hexdigest(), str(Path(pretrained).resolve())
+    out.mkdir(parents=True, exist_ok=True)
+    claim(out, recipe, export.digest, start, resume=resume)
+    if pretrained == COCO:
+        weights = _fetch_weights(recipe.model, out)
+    content: dict[str, Any] = {"names": list(export.names)}
+    for key, split in (("train", train), ("val", export.val)):
+        content[key] = str((out / f"{key}.txt").resolve())
+        write_whole(out / f"{key}.txt", "".join(f"{path}\n" for path in split.pictures))
+    write_whole(out / "data.yaml", yaml.safe_dump(content, sort_keys=False))
+    return SegmenterJob(out, recipe, weights, tuple(notes))
+
+
+def run_segmenter(
+    job: SegmenterJob,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    on_epoch: EpochReport | None = None,
+    tell: Tell = say,
+) -> Path:
+    """Train, or go on after the last whole checkpoint, and return `OUT/run/weights/best.pt`.
+
+    `device` is ultralytics' (`cpu`, `0`, `0,1` …; several GPUs use its own DDP on one node).
+    `threads` compute on a CPU and load pictures for GPUs. Each epoch is added to OUT/metrics.jsonl,
+    and `on_epoch(epoch, figures)` is called with the same names; with several GPUs it and `tell` run
+    in other processes and must be importable. A finished run returns at once. Raises TrainingError
+    when training breaks off, OutputError when another training runs in the folder.
+    """
+    out, recipe = job.out, job.recipe
+    set_ultralytics_environment(out / "ultralytics")
+    import torch
+
+    with alone(out, tell):
+        result = read_result(out)
+        if result is not None:
+            return out / str(result["best"])
+        checkpoint = rewind(out, tell)
+        if checkpoint is None or not is_over(checkpoint, recipe):
+            settings = overrides(job, device, threads)
+            if checkpoint is not None:
+                tell(f"going on after epoch {checkpoint['epoch'] + 1} of {recipe.epochs}")
+                last = str(out / "run" / "weights" / "last.pt")
+                settings |= {"model": last, "resume": last, "save_dir": str((out / "run").resolve())}
+            try:
+                trainer = make_trainer(recipe, device, settings, EpochRecorder(out, on_epoch, tell))
+                if threads and device == "cpu":
+                    # Ultralytics leaves one core idle when it selects the CPU, so ours is set after it.
+                    trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
+                trainer.train()
+            except InsideoutError:
+                raise
+            except subprocess.CalledProcessError as error:
+                raise TrainingError(f"{out}: a process of GPUs {device} ended, see its messages above") from error
+            except Exception as error:  # ultralytics raises whatever it comes across
+                raise TrainingError(f"{out}: training broke off: {' '.join(str(error).split())}") from error
+        result = finish(out, recipe.epochs)
+    tell(result_line(result))
+    return out / str(result["best"])
 
 
 def train_segmenter(
@@ -116,55 +159,91 @@ def train_segmenter(
     threads: int | None = None,
     pretrained: str | None = None,
     resume: bool = False,
+    allow_leaks: bool = False,
     on_epoch: EpochReport | None = None,
+    tell: Tell = say,
 ) -> Path:
-    """Train and return the path of the best checkpoint, `OUT/run/weights/best.pt`.
+    """Train in this process: `prepare_segmenter`, then `run_segmenter`. Raises what they raise.
 
-    `device` is ultralytics' (`cpu`, `0`, `0,1` …; several GPUs use its own DDP on one node).
-    `pretrained` starts from a local checkpoint, or from `coco`, the weights that ultralytics
-    publishes for the recipe's model (downloaded). `resume` goes on from `OUT/run/weights/last.pt` if
-    there is one. `on_epoch(epoch, metrics)` is called after each epoch with ultralytics' metric
-    names. Raises DataError for unusable data, TrainingError when no checkpoint comes out.
+    Running again with the same `out`, recipe and data goes on after the last finished epoch.
     """
-    if pretrained not in (None, COCO) and not Path(str(pretrained)).is_file():
-        raise DataError(f"{pretrained}: no such checkpoint; give a local .pt file, or `{COCO}`")
-    resolved = read_yolo_data(data)
-    set_ultralytics_environment(out / "ultralytics", online=pretrained == COCO)
-    import torch
+    job = prepare_segmenter(data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks)
+    for note in job.notes:
+        tell(note)
+    return run_segmenter(job, device=device, threads=threads, on_epoch=on_epoch, tell=tell)
 
-    out.mkdir(parents=True, exist_ok=True)
-    data_yaml = out / "data.yaml"
-    data_yaml.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    last = out / "run" / "weights" / "last.pt"
-    overrides = {k: v for k, v in recipe.model_dump().items() if k not in _OWN_FIELDS} | {
-        "model": {None: f"{recipe.model}.yaml", COCO: f"{recipe.model}.pt"}.get(pretrained, pretrained),
-        "data": str(data_yaml),
+
+def is_over(checkpoint: dict[str, Any], recipe: SegmenterRecipe) -> bool:
+    """Whether a checkpoint is of the last epoch, or of one that `patience` ended the training at."""
+    done, best = checkpoint["epoch"] + 1, (checkpoint.get("stopper") or {}).get("best_epoch", 0)
+    return bool(done >= recipe.epochs or (recipe.patience and done - best >= recipe.patience))
+
+
+def _check_checkpoint(path: Path, recipe: SegmenterRecipe, names: tuple[str, ...]) -> list[str]:
+    """Refuse a checkpoint of another task or model; tell which classes it does not know."""
+    from insideout.packing import read_segmenter
+
+    try:
+        found = read_segmenter(path)
+    except PackError as error:
+        raise DataError(str(error)) from error
+    if found["architecture"] != recipe.model:
+        raise DataError(f"{path}: is a {found['architecture']}, the recipe says {recipe.model}; set 'model' to match")
+    if found["classes"] == names:
+        return []
+    unknown = [name for name in names if name not in found["classes"]]
+    what = f"{', '.join(unknown)} are new to it" if unknown else "the same in another order, matched by name"
+    return [f"{path}: has {len(found['classes'])} classes, this export {len(names)}: {what}"]
+
+
+def _fetch_weights(model: str, out: Path) -> str:
+    target = out / "ultralytics" / f"{model}.pt"
+    set_ultralytics_environment(target.parent)
+    from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS, attempt_download_asset
+
+    if model not in GITHUB_ASSETS_STEMS:
+        raise DataError(f"ultralytics publishes no weights of {model}; leave out --pretrained {COCO}")
+    try:
+        attempt_download_asset(str(target))
+    except Exception as error:  # of requests, of the file system, or ultralytics' own
+        raise StorageError(f"{target}: could not be fetched: {error}; fetch it by hand, give its path") from error
+    if not target.is_file():
+        raise StorageError(f"{target}: could not be fetched; fetch it by hand, give its path")
+    return str(target)
+
+
+def overrides(job: SegmenterJob, device: str, threads: int | None) -> dict[str, Any]:
+    """What ultralytics is told: the recipe's fields, and how the job runs."""
+    recipe = job.recipe
+    gpus = 0 if device == "cpu" else len(device.split(","))
+    bf16 = gpus and use_bf16(recipe.precision, "cuda")
+    return {k: v for k, v in recipe.model_dump().items() if k not in _OWN_FIELDS} | {
+        "model": job.weights or f"{recipe.model}.yaml",
+        "data": str(job.out / "data.yaml"),
         "device": device,
-        "project": str(out.resolve()),
+        "project": str(job.out.resolve()),
         "name": "run",
         "exist_ok": True,
-        "amp": recipe.precision != "fp32" and device != "cpu",
+        "amp": "bf16" if bf16 else bool(gpus) and recipe.precision != "fp32",
+        "workers": max(1, min(8, (threads or 8) // gpus)) if gpus else 0,
         "cache": "ram",
         "plots": False,
-        "pretrained": pretrained is not None,
+        "pretrained": job.weights is not None,
         "deterministic": True,
     }
-    if resume and last.is_file():
-        overrides |= {"model": str(last), "resume": str(last)}
-    trainer = _trainer_class(recipe, device)(overrides=overrides)
-    if threads:
-        # Ultralytics leaves one core idle when it selects the CPU, so ours is set after it.
-        trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
-    if on_epoch is not None:
-        report = on_epoch
-        trainer.add_callback(
-            "on_fit_epoch_end", lambda t: report(t.epoch + 1, {k: float(v) for k, v in t.metrics.items()})
-        )
-    trainer.train()
-    best = Path(trainer.best)
-    if not best.is_file():
-        raise TrainingError(f"{best}: training ended without a checkpoint; see {out / 'run' / 'results.csv'}")
-    return best
+
+
+def make_trainer(recipe: SegmenterRecipe, device: str, settings: dict[str, Any], recorder: EpochRecorder) -> Any:
+    """Ultralytics' trainer with the callbacks of the run folder and with no tracker."""
+    from ultralytics.utils import SETTINGS, callbacks
+
+    # Ultralytics reports to every tracker that is installed, to Ray Tune among them. Kept in its
+    # settings file, where processes of several GPUs read it.
+    SETTINGS.update({name: False for name in _TRACKERS & SETTINGS.keys()})
+    hooks = callbacks.get_default_callbacks()
+    for event, hook in recorder.callbacks().items():
+        hooks[event].append(hook)
+    return _trainer_class(recipe, device)(overrides=settings, _callbacks=hooks)
 
 
 def _trainer_class(recipe: SegmenterRecipe, device: str) -> Any:

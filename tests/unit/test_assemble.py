@@ -164,7 +164,7 @@ def test_an_output_belongs_to_one_pack_and_settings_but_takes_more_films(tmp_pat
     with pytest.raises(OutputError, match="not empty"):
         open_output(Store(tmp_path / "full"), pack, settings, [one])
     assert distinct([one, two, one]) == [one, two]
-    assert fingerprint(pack, settings) != fingerprint(pack, LabelSettings(crops=True))
+    assert fingerprint(pack, settings) != fingerprint(pack, LabelSettings(crop_size=64))
 
 
 def test_status_counts_while_running_and_when_done(tmp_path: Path, pack: Pack) -> None:

@@ -18,9 +18,11 @@ import pytest
 import yaml
 from pycocotools import mask as rle
 
-from insideout.datasets.bbb import make_exports, read_labels
+from insideout.datasets.bbb import read_labels
 from insideout.datasets.excerpt import cut_excerpt
+from insideout.datasets.exports import make_exports
 from insideout.datasets.fetch import FilmSource, fetch_film, take_film
+from insideout.datasets.labelled import read_export
 from insideout.errors import DataError, FilmError, UsageError
 
 LABELS = Path(__file__).resolve().parents[2] / "data" / "bbb"
@@ -213,15 +215,19 @@ def labels(film, tmp_path) -> Path:
     (folder / "masks.coco.json").write_text(json.dumps(coco))
     write_csv(
         folder / "emotions.csv",
-        [dict(annotation=10 + i, emotion=e) for i, e in {1: "Happy", 2: "Unclear", 3: "Angry"}.items()],
+        [
+            dict(annotation=10 + i, emotion=e)
+            | dict(a_label=e, a_confidence="3", a_second="", b_label=e, b_confidence="1", b_second="Sad")
+            for i, e in {1: "Happy", 2: "Unclear", 3: "Angry"}.items()
+        ],
     )
     more = dict(shot=0, scene=0, split="train", character="Other", head_x=60, head_y=40, head_w=30, head_h=30)
     write_csv(
         folder / "heads_more.csv",
         [
-            more | dict(ordinal=8, emotion="Angry"),
-            more | dict(ordinal=8, emotion="Unclear"),
-            more | dict(ordinal=12, emotion="Angry"),
+            more | dict(ordinal=8, emotion="Angry", confidence="2", second="Afraid"),
+            more | dict(ordinal=8, emotion="Unclear", confidence="1", second=""),
+            more | dict(ordinal=12, emotion="Angry", confidence="1", second=""),
         ],
     )
     return folder
@@ -238,6 +244,7 @@ def test_exports_hold_the_labelled_frames_of_their_split(film, labels, tmp_path)
     assert done.crops == {("train", "Happy"): 1, ("train", "Angry"): 2, ("val", "Angry"): 1}
     assert done.lines() == ["train: 1 frames, 3 crops (Angry 2, Happy 1)", "val: 1 frames, 1 crops (Angry 1)"]
     assert files(out) == [
+        "classification/crops.csv",
         "classification/train/Angry/000008_shot000_more0_Other.jpg",
         "classification/train/Angry/000012_shot000_more0_Other.jpg",
         "classification/train/Happy/000004_shot000_track003_Hero.jpg",
@@ -252,6 +259,21 @@ def test_exports_hold_the_labelled_frames_of_their_split(film, labels, tmp_path)
     assert np.abs(written.astype(int) - picture(24)[:, :, ::-1]).mean() < 6
     data = yaml.safe_load((out / "segmentation" / "data.yaml").read_text())
     assert data == {"train": "../train/images", "val": "../valid/images", "nc": 2, "names": ["Hero", "head"]}
+
+
+def test_crops_know_where_they_come_from_and_how_the_annotators_voted(film, labels, tmp_path):
+    make_exports(film, labels, tmp_path / "exports", classes=("Hero",))
+    found = read_export(tmp_path / "exports" / "classification")
+    assert {split: [crop.ordinal for crop in crops] for split, crops in found.items()} == {
+        "train": [8, 12, 4],
+        "valid": [24],
+    }
+    head, _, hero = found["train"]
+    digest = hashlib.sha256(film.read_bytes()).hexdigest()
+    assert (hero.film, hero.scene, hero.shot, hero.track, hero.character) == (digest[:16], "0", "0", "3", "Hero")
+    assert hero.votes == pytest.approx({"Happy": (1 + 0.6) / 2, "Sad": 0.4 / 2})
+    assert (head.track, head.character) == ("", "Other")
+    assert head.votes == pytest.approx({"Angry": 0.75, "Afraid": 0.25})
 
 
 def test_a_label_line_is_the_outline_of_the_largest_part(film, labels, tmp_path):

@@ -6,14 +6,27 @@ import cv2
 import numpy as np
 import pytest
 
+from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
-from insideout.recipes.crops import CropList, CropLoader, draw_weights, epoch_order, load_square, read_crops
+from insideout.recipes.crops import (
+    CropLoader,
+    class_weights,
+    draw_weights,
+    epoch_order,
+    find_unreadable,
+    read_crops,
+)
 from tests.exports import write_export
 
 
 def _crops(labels: list[int], shots: list[str]) -> CropList:
-    names = tuple(Path(f"{i}.jpg") for i in range(len(labels)))
-    return CropList(("a", "b"), names, np.array(labels, np.int64), tuple(shots))
+    return CropList(
+        ("a", "b"),
+        tuple(
+            LabelledCrop(f"{i}.jpg", Path(f"{i}.jpg"), "ab"[y], shot=shot)
+            for i, (y, shot) in enumerate(zip(labels, shots, strict=True))
+        ),
+    )
 
 
 def test_classes_come_from_the_folders_and_counts_from_the_files(tmp_path: Path) -> None:
@@ -25,6 +38,7 @@ def test_classes_come_from_the_folders_and_counts_from_the_files(tmp_path: Path)
         "shots": {"train": 2, "valid": 2},
         "shots_in_both": 0,
         "left_out": {},
+        "unreadable": [],
     }
 
 
@@ -46,11 +60,11 @@ def test_a_shot_in_both_splits_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "keep", "message"),
     [
-        ({"train": {"A": 1, "B": 1}}, None, "valid: no such folder"),
+        ({"train": {"A": 1, "B": 1}}, None, "no valid crops"),
         ({"train": {"A": 1, "B": 0}, "valid": {"A": 1, "B": 1}}, None, "B: no pictures"),
         ({"train": {"A": 2}, "valid": {"A": 2}}, None, "at least two"),
         ({"train": {"A": 1, "B": 1}, "valid": {"A": 1, "C": 1}}, None, r"\(B, C\)"),
-        ({"train": {"A": 1, "B": 1}, "valid": {"A": 1, "B": 1}}, ["A", "Joy"], "no folder for Joy"),
+        ({"train": {"A": 1, "B": 1}, "valid": {"A": 1, "B": 1}}, ["A", "Joy"], "no crops of Joy"),
         ({"train": {}, "valid": {"A": 1}}, None, "train"),
     ],
 )
@@ -59,21 +73,6 @@ def test_unusable_exports_say_what_is_wrong(
 ) -> None:
     with pytest.raises(DataError, match=message):
         read_crops(write_export(tmp_path, counts), keep)
-
-
-def test_the_shot_is_read_from_names_of_the_project_and_of_roboflow(tmp_path: Path) -> None:
-    write_export(tmp_path, {"train": {"A": 1, "B": 1}, "valid": {"A": 1, "B": 1}})
-    folder = tmp_path / "train" / "A"
-    picture = next(folder.iterdir())
-    names = ["000012_shot019_more2_Rinky_jpg.rf.0a1b2c.jpg", "snapshot12_left.jpg", "frame-7.jpg"]
-    for name in names:
-        (folder / name).write_bytes(picture.read_bytes())
-    crops = read_crops(tmp_path).train
-    assert {p.name: s for p, s in zip(crops.paths, crops.shots, strict=True) if p.name in names} == {
-        names[0]: "shot019",
-        names[1]: "",
-        names[2]: "",
-    }
 
 
 def test_draws_balance_classes_and_shots() -> None:
@@ -86,42 +85,68 @@ def test_draws_balance_classes_and_shots() -> None:
     assert by_shot[8:] == pytest.approx([0.25, 0.25])
 
 
-def test_an_epoch_is_the_same_in_every_run_and_shared_out_between_workers() -> None:
+def test_class_weights_are_the_inverse_of_the_counts_and_one_in_the_mean() -> None:
+    crops = _crops([0] * 8 + [1] * 2, [""] * 10)
+    equal = class_weights(crops, "equal")
+    assert equal[1] / equal[0] == pytest.approx(4)
+    assert equal[crops.labels].mean() == pytest.approx(1)
+    assert class_weights(crops, "none").tolist() == [1, 1]
+
+
+def test_an_epoch_is_the_same_in_every_run_and_another_next_time() -> None:
     crops = _crops([0, 1] * 10, [""] * 20)
     whole = epoch_order(crops, "none", False, 3, 5)
     assert sorted(whole) == list(range(20))
     assert np.array_equal(whole, epoch_order(crops, "none", False, 3, 5))
     assert not np.array_equal(whole, epoch_order(crops, "none", False, 3, 6))
-    parts = [epoch_order(crops, "none", False, 3, 5, rank, 3) for rank in range(3)]
-    assert [len(p) for p in parts] == [6, 6, 6]  # equally many, or a worker would wait for ever
-    assert len(set(np.concatenate(parts))) == 18
+    drawn = epoch_order(crops, "equal", True, 3, 5)
+    assert len(drawn) == 20
+    assert len(set(drawn)) < 20  # with replacement
 
 
-def test_pictures_are_rgb_and_padded_to_a_square_with_black(tmp_path: Path) -> None:
+def test_inner_folds_keep_scenes_together_and_leave_valid_alone(tmp_path: Path) -> None:
+    data = read_crops(write_export(tmp_path, shots=(1, 2, 3, 4)))
+    seen: list[str] = []
+    for fold in range(2):
+        inner = data.inner_fold(fold, 2)
+        assert not set(inner.train.shots) & set(inner.valid.shots)
+        assert not {crop.name for crop in inner.valid.crops} & {crop.name for crop in data.valid.crops}
+        seen += [crop.name for crop in inner.valid.crops]
+    assert sorted(seen) == sorted(crop.name for crop in data.train.crops)
+    with pytest.raises(DataError, match="too few for 5 folds"):
+        data.inner_fold(0, 5)
+
+
+def test_unreadable_pictures_are_named_and_left_out_unless_they_are_many(tmp_path: Path) -> None:
+    data = read_crops(write_export(tmp_path, {"train": {"A": 100, "B": 60}, "valid": {"A": 20, "B": 20}}, size=8))
+    broken = [crop.name for crop in data.train.crops[:3]]
+    for name in broken[:2]:
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff")
+    assert find_unreadable(data) == broken[:2]
+    kept = data.without(broken[:2])
+    assert len(kept.train) == 158
+    assert kept.summary()["unreadable"] == broken[:2]
+    (tmp_path / broken[2]).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"3 of 200 crops cannot be read: {broken[0]}"):
+        find_unreadable(data)
+
+
+def test_a_loader_pads_with_black_as_labelling_does(tmp_path: Path) -> None:
     picture = np.zeros((20, 40, 3), np.uint8)
     picture[:, :] = (0, 0, 255)  # red, as OpenCV orders it
     path = tmp_path / "wide.png"
     cv2.imwrite(str(path), picture)
-    square = load_square(path, 20)
+    (square,) = CropLoader(CropList(("a",), (LabelledCrop("wide.png", path, "a"),)), 20).load([0])
     assert square.shape == (20, 20, 3)
     assert square[10, 10].tolist() == [255, 0, 0]
     assert square[:5].max() == 0
     assert square[15:].max() == 0
 
 
-def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
-    for name, content in (("cut.jpg", b"\xff\xd8\xff"), ("empty.jpg", b"")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=name):
-            load_square(tmp_path / name, 8)
-
-
 def test_a_loader_gives_the_same_whether_it_keeps_pictures_or_not(tmp_path: Path) -> None:
     crops = read_crops(write_export(tmp_path)).train
     keeping, forgetting = CropLoader(crops, 24), CropLoader(crops, 24, cache_bytes=0)
     for _ in range(2):
-        pictures, labels = keeping.load([5, 0, 12])
-        again, _ = forgetting.load([5, 0, 12])
+        pictures = keeping.load([5, 0, 12])
         assert pictures.shape == (3, 24, 24, 3)
-        assert np.array_equal(pictures, again)
-        assert labels.tolist() == [0, 0, 1]
+        assert np.array_equal(pictures, forgetting.load([5, 0, 12]))

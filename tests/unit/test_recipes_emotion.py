@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from insideout.errors import RecipeError, UsageError
-from insideout.recipes.augment import FaceAugmentation, augment
-from insideout.recipes.crops import read_crops
-from insideout.recipes.emotion import EmotionRecipe, EmotionTraining, build_resnet50, read_weights, start_from
-from insideout.recipes.scores import fit_temperature, scores
+from insideout.datasets.labelled import CropList
+from insideout.errors import RecipeError, TrainingError
+from insideout.evaluation.predictions import Predictions
+from insideout.recipes.augment import FaceAugmentation, Preset, augment
+from insideout.recipes.calibrate import calibrate_checkpoint
+from insideout.recipes.crops import CropData, read_crops
+from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.recipes.scores import fit_temperature, nll, scores
 from tests.exports import write_export
 
 STILL = FaceAugmentation(
@@ -26,29 +31,31 @@ def _pictures(n: int = 4, size: int = 32) -> torch.Tensor:
 
 
 def test_augmentation_without_strength_changes_nothing() -> None:
-    found = augment(_pictures(), 32, "face", STILL)
+    found = augment(_pictures(), 32, "face", STILL, range(4))
     assert torch.allclose(found, _pictures().float() / 255, atol=1e-3)
-    assert torch.equal(augment(_pictures(), 32, "none", STILL), _pictures().float() / 255)
+    assert torch.equal(augment(_pictures(), 32, "none", STILL, range(4)), _pictures().float() / 255)
 
 
 def test_mirror_and_grey_do_what_they_say() -> None:
-    mirrored = augment(_pictures(), 32, "face", STILL.model_copy(update={"mirror": 1.0}))
+    mirrored = augment(_pictures(), 32, "face", STILL.model_copy(update={"mirror": 1.0}), range(4))
     assert torch.allclose(mirrored, _pictures().flip(3).float() / 255, atol=1e-3)
-    grey = augment(_pictures(), 32, "face", STILL.model_copy(update={"grey": 1.0}))
+    grey = augment(_pictures(), 32, "face", STILL.model_copy(update={"grey": 1.0}), range(4))
     assert (grey.amax(1) - grey.amin(1)).max() < 0.02
 
 
-@pytest.mark.parametrize("preset", ["face", "auto"])
-def test_augmentation_is_seeded_and_stays_in_range(preset: str) -> None:
-    found = []
-    for _ in range(2):
-        torch.manual_seed(7)
-        found.append(augment(_pictures(6, 40), 40, preset, FaceAugmentation()))  # type: ignore[arg-type]
-    assert torch.equal(found[0], found[1])
-    assert found[0].shape == (6, 3, 40, 40)
-    assert found[0].min() >= 0
-    assert found[0].max() <= 1
-    assert not torch.allclose(found[0], _pictures(6, 40).float() / 255, atol=0.05)
+@pytest.mark.parametrize("preset", ["face", "auto", "trivial"])
+def test_a_picture_is_augmented_by_its_seed_whatever_its_company(preset: Preset) -> None:
+    pictures = _pictures(6, 40)
+    found = augment(pictures, 40, preset, FaceAugmentation(), range(6))
+    alone = augment(pictures[2:4], 40, preset, FaceAugmentation(), [2, 3])
+    assert torch.equal(found[2:4], alone)
+    assert found.shape == (6, 3, 40, 40)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert not torch.allclose(found, pictures.float() / 255, atol=0.05)
+    again = augment(pictures, 40, preset, FaceAugmentation(), range(6, 12))
+    assert not torch.allclose(found, again, atol=0.05)
+    assert augment(pictures, 32, preset, FaceAugmentation(), range(6)).shape == (6, 3, 32, 32)
 
 
 def test_the_students_learning_rate_steps_and_the_cosine_warms_up() -> None:
@@ -98,28 +105,129 @@ def test_temperature_undoes_a_known_one() -> None:
     assert fit_temperature(labels, logits * 3) == pytest.approx(3, rel=0.05)
 
 
-def test_pretrained_weights_fill_all_but_a_last_layer_of_another_size(tmp_path: Path) -> None:
-    source = build_resnet50(7)
-    save_file(source.state_dict(), tmp_path / "model.safetensors")
-    torch.save(source.state_dict(), tmp_path / "plain.pt")
-    for path in (tmp_path, tmp_path / "model.safetensors", tmp_path / "plain.pt"):
-        network = build_resnet50(5)
-        assert start_from(network, read_weights(path), "x") == ["fc.weight", "fc.bias"]
-        assert torch.equal(network.layer3[0].conv1.weight, source.layer3[0].conv1.weight)
-    assert start_from(build_resnet50(7), read_weights(tmp_path), "x") == []
+def _rates(training: EmotionTraining) -> dict[str, float]:
+    names = {id(parameter): name for name, parameter in training.network.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in training.optimizer.param_groups for p in group["params"]}
 
 
-def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
-    network = build_resnet50(5)
-    with pytest.raises(UsageError, match=r"conv1\.weight is \[1\]"):
-        start_from(network, {"conv1.weight": torch.zeros(1)}, "x.pt")
-    with pytest.raises(UsageError, match="tensors are missing"):
-        start_from(network, {"fc.bias": torch.zeros(5)}, "x.pt")
-    with pytest.raises(UsageError, match="no such file"):
-        read_weights(tmp_path / "absent.pt")
-    torch.save(build_resnet50(2), tmp_path / "pickled.pt")  # a whole object: would run code when loaded
-    with pytest.raises(UsageError, match="plain weights"):
-        read_weights(tmp_path / "pickled.pt")
+TINY = EmotionRecipe(
+    backbone="mobilenet_v2", size=32, batch=8, epochs=4, optimizer="adamw", augment="face", precision="fp32"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> CropData:
+    return read_crops(write_export(tmp_path_factory.mktemp("export")))
+
+
+def test_a_probe_moves_the_last_layer_only_and_then_stages_learn_the_slower_the_earlier(data: CropData) -> None:
+    recipe = TINY.model_copy(
+        update={"probe_epochs": 1, "layer_decay": 0.5, "lr": 0.01, "head_lr": 0.1, "schedule": "cosine"}
+    )
+    training = EmotionTraining(recipe, data)
+    before = {key: value.clone() for key, value in training.network.named_parameters()}
+    training.train_epoch()
+    moved = {key for key, value in training.network.named_parameters() if not torch.equal(value, before[key])}
+    assert moved == {"classifier.1.weight", "classifier.1.bias"}
+    training._set_rates(1.0)
+    rates = _rates(training)
+    assert rates["classifier.1.weight"] == pytest.approx(0.1)
+    assert rates["features.18.0.weight"] == pytest.approx(0.01)
+    assert rates["features.7.conv.0.0.weight"] == pytest.approx(0.005)
+    assert rates["features.0.0.weight"] == pytest.approx(0.01 * 0.5**4)
+
+
+def test_frozen_stages_and_norms_stay_as_they_are(data: CropData) -> None:
+    recipe = TINY.model_copy(update={"freeze": 2, "lr": 0.01})
+    training = EmotionTraining(recipe, data)
+    before = {key: value.clone() for key, value in training.network.state_dict().items()}
+    training.train_epoch()
+    after = training.network.state_dict()
+    same = {key.split(".")[1] for key in before if torch.equal(before[key], after[key]) and "tracked" not in key}
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {"0", "1", "2", "3"} <= same
+    assert all(training.layout.stage_of(key) >= 2 for key in changed)
+    assert any("running_mean" in key for key in changed)
+    frozen = EmotionTraining(TINY.model_copy(update={"norm": "frozen", "lr": 0.01}), data)
+    frozen.train_epoch()
+    after = frozen.network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before if "running" in key)
+
+
+def test_pictures_grow_and_the_last_epochs_have_full_size() -> None:
+    recipe = EmotionRecipe(size=224, start_size=128, epochs=10, grown_at=0.5)
+    assert [recipe.size_at(epoch) for epoch in (0, 1, 2, 3, 4, 5, 9)] == [128, 144, 160, 176, 192, 224, 224]
+    assert EmotionRecipe(size=224).size_at(0) == 224
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backbone": "resnet18"}, "backbone"),
+        ({"backbone": "inception_v3", "size": 64}, "needs at least 75 px"),
+        ({"freeze": 9}, "resnet50 has 5 stages, not 9"),
+        ({"start_size": 256}, "start_size is larger"),
+        ({"probe_epochs": 30}, "leaves no epoch"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EmotionRecipe(**settings)  # type: ignore[arg-type]
+
+
+def test_votes_are_learnt_where_there_are_any(data: CropData) -> None:
+    torn = replace(
+        data,
+        train=CropList(data.classes, tuple(replace(c, votes={"Angry": 0.5, "Happy": 0.5}) for c in data.train.crops)),
+    )
+    recipe = TINY.model_copy(update={"votes": True, "lr": 0.003, "epochs": 30})
+    torn_training, plain = EmotionTraining(recipe, torn), EmotionTraining(recipe, data)
+    for _ in range(8):
+        torn_training.train_epoch()
+        plain.train_epoch()
+    sure = [
+        Predictions(data.train, training.predict(data.train)).probabilities().max(1).mean()
+        for training in (torn_training, plain)
+    ]
+    assert sure[0] < 0.75 < sure[1]
+
+
+def test_a_loss_that_is_no_number_says_where(data: CropData) -> None:
+    training = EmotionTraining(TINY.model_copy(update={"optimizer": "sgd", "lr": 1e30}), data)
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch 1, step 2 of 2; lower the recipe's lr"):
+        training.train_epoch()
+
+
+def test_a_checkpoint_of_another_network_is_refused(data: CropData, tmp_path: Path) -> None:
+    training = EmotionTraining(TINY, data)
+    training.save(tmp_path, training.evaluate())
+    with pytest.raises(RecipeError, match="another network than resnet50"):
+        EmotionTraining(TINY.model_copy(update={"backbone": "resnet50"}), data).restore(tmp_path)
+    with pytest.raises(RecipeError, match="a batch of 8 cannot be shared by 3 workers"):
+        EmotionTraining(TINY, data, world=3)
+
+
+def test_the_temperature_comes_from_predictions_of_crops_that_were_not_trained_on(
+    data: CropData, tmp_path: Path
+) -> None:
+    training = EmotionTraining(TINY, data)
+    training.save(tmp_path, training.evaluate())
+    random = np.random.default_rng(0)
+    tables = []
+    for fold in range(2):
+        inner = data.inner_fold(fold, 2)
+        logits = 3 * random.normal(size=(len(inner.valid), 2)).astype(np.float32)
+        tables.append(tmp_path / f"{fold}.parquet")
+        Predictions(inner.valid, logits).write(tables[-1])
+    meta, table = calibrate_checkpoint((tmp_path / "meta.json").read_bytes(), tables, tmp_path / "unseen.parquet")
+    unseen = Predictions.read(table)
+    assert sorted(crop.name for crop in unseen.crops.crops) == sorted(crop.name for crop in data.train.crops)
+    found = json.loads(meta)
+    assert found["temperature"] == unseen.temperature == fit_temperature(unseen.labels, unseen.logits)
+    assert found["unseen_nll"]["after"] == pytest.approx(nll(unseen.labels, unseen.logits, unseen.temperature))
+    assert found["unseen_nll"]["after"] < found["unseen_nll"]["before"]
+    assert found["temperature_fitted_on"].startswith("16 crops of 2 training shots")
+    assert found["classes"] == ["Angry", "Happy"]
 
 
 def test_a_resumed_training_takes_the_same_way(tmp_path: Path) -> None:

@@ -1,19 +1,40 @@
 from __future__ import annotations
 
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
+import torch
 import yaml
 
-from insideout.errors import DataError, RecipeError
-from insideout.recipes.segmenter import SegmenterRecipe, read_yolo_data, train_segmenter
+from insideout.errors import DataError, OutputError, RecipeError, TrainingError
+from insideout.recipes.segmenter import SegmenterRecipe, is_over, prepare_segmenter, read_yolo_data, train_segmenter
+from insideout.recipes.segmenter_run import EpochRecorder, alone, claim, finish, read_metrics, result_line
+from insideout.recipes.yolo_data import read_yolo_export, thin_negatives
+
+OUTLINE = "0 0.1 0.1 0.5 0.1 0.5 0.5"
 
 
-def export(folder: Path, **changes: object) -> Path:
+def export(folder: Path, negatives: int = 1, pictures: int = 4, **changes: object) -> Path:
     """A YOLO export as Roboflow writes it: folders beside a data.yaml that points one level up."""
-    for split in ("train", "valid"):
-        (folder / split / "images").mkdir(parents=True)
-        (folder / split / "images" / "0.jpg").write_bytes(b"x")
+    random = np.random.default_rng(0)
+    for split, count in (("train", pictures), ("valid", 2)):
+        for kind in ("images", "labels"):
+            (folder / split / kind).mkdir(parents=True)
+        for i in range(count):
+            picture = random.integers(0, 255, (16, 24, 3), np.uint8)
+            cv2.imwrite(str(folder / split / "images" / f"{split}{i:03d}.jpg"), picture)
+            empty = split == "train" and i < negatives
+            (folder / split / "labels" / f"{split}{i:03d}.txt").write_text("" if empty else f"{OUTLINE}\n")
     content = {"train": "../train/images", "val": "../valid/images", "nc": 2, "names": ["Joy", "Anger"]} | changes
     (folder / "data.yaml").write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
     return folder
@@ -34,8 +55,11 @@ def test_roboflow_paths_and_class_maps_are_resolved(tmp_path: Path) -> None:
     [
         ({"nc": 3}, "nc is 3 but there are 2 names"),
         ({"names": None, "nc": None}, "no 'names'"),
+        ({"names": {0: "Joy", 2: "Anger"}}, "must be 0 to 1"),
+        ({"names": ["Joy", "Joy"]}, "has a class twice"),
         ({"val": None}, "no 'val'"),
         ({"train": "../pictures"}, "is not a folder"),
+        ({"train": ["a", "b"]}, "name one folder"),
     ],
 )
 def test_bad_exports_are_named(tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -45,11 +69,149 @@ def test_bad_exports_are_named(tmp_path: Path, changes: dict[str, object], says:
 
 def test_an_empty_split_and_a_missing_file_are_named(tmp_path: Path) -> None:
     folder = export(tmp_path)
-    (folder / "valid/images/0.jpg").unlink()
+    (folder / "valid/images/valid000.jpg").unlink()
+    (folder / "valid/images/valid001.jpg").rename(folder / "valid/images/notes.md")
+    with pytest.raises(DataError, match=r"valid/images: no pictures; 'val' needs images"):
+        read_yolo_export(folder)
+    (folder / "valid/images/notes.md").unlink()
     with pytest.raises(DataError, match="empty; 'val' needs images"):
-        read_yolo_data(folder)
+        read_yolo_export(folder)
     with pytest.raises(DataError, match="no such file"):
         read_yolo_data(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 0.1 0.1 0.5 0.5", "5 columns are a box"),
+        ("0 0.1 0.1 0.5 0.1 0.5", "6 columns"),
+        ("0 0.1 0.1 0.5 0.1", "5 columns"),
+        (f"{OUTLINE} 0.3", "8 columns"),
+        ("2 0.1 0.1 0.5 0.1 0.5 0.5", r"class 2; this export has the classes 0 to 1"),
+        ("-1 0.1 0.1 0.5 0.1 0.5 0.5", "class -1"),
+        ("0.5 0.1 0.1 0.5 0.1 0.5 0.5", r"class 0\.5"),
+        ("0 0.1 0.1 0.5 0.1 0.5 1.002", r"coordinate 1\.002 is outside"),
+        ("0 -0.002 0.1 0.5 0.1 0.5 0.5", r"coordinate -0\.002 is outside"),
+        ("0 nan 0.1 0.5 0.1 0.5 0.5", "coordinate nan is outside"),
+        ("Joy 0.1 0.1 0.5 0.1 0.5 0.5", "is not all numbers"),
+    ],
+)
+def test_a_wrong_label_line_is_named_with_its_file(tmp_path: Path, line: str, says: str) -> None:
+    folder = export(tmp_path)
+    (folder / "train/labels/train002.txt").write_text(f"{OUTLINE}\n\n{line}\n")
+    with pytest.raises(DataError, match=rf"train/labels/train002\.txt:3: .*{says}"):
+        read_yolo_export(folder)
+
+
+def test_coordinates_that_rounding_put_outside_are_fine_here_and_for_ultralytics(tmp_path: Path) -> None:
+    from ultralytics.data.utils import verify_image_label
+
+    folder = export(tmp_path)
+    label = folder / "train/labels/train002.txt"
+    label.write_text("0 -0.0009 0.1 0.5 0.1 0.5 1.0009\n")
+    assert read_yolo_export(folder).train.outlines == (0, 1, 1, 1)
+    picture = folder / "train/images/train002.jpg"
+    found = verify_image_label((str(picture), str(label), "", False, 2, 0, 0, False))
+    assert found[0] == str(picture), found[-1]
+
+
+def test_pictures_without_a_label_file_are_told(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    (folder / "train/labels/train003.txt").unlink()
+    found = read_yolo_export(folder)
+    assert [p.name for p in found.train.negatives] == ["train000.jpg", "train003.jpg"]
+    (note,) = found.notes
+    assert note.startswith("train: 1 pictures have no label file")
+    assert note.endswith("train003.jpg")
+    for path in (folder / "valid/labels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="no outline for any picture"):
+        read_yolo_export(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda whole: b"this is not a picture", "not readable as a picture"),
+        (lambda whole: b"", "not readable as a picture"),
+        (lambda whole: whole[:-40], "cut off"),
+    ],
+)
+def test_unreadable_pictures_are_left_out_if_few_and_refused_if_many(
+    tmp_path: Path, damage: Callable[[bytes], bytes], says: str
+) -> None:
+    folder = export(tmp_path, pictures=100)
+    broken = [folder / f"train/images/train{i:03d}.jpg" for i in (50, 51)]
+    damaged = damage(broken[0].read_bytes())
+    broken[0].write_bytes(damaged)
+    found = read_yolo_export(folder)
+    assert len(found.train.pictures) == 99
+    assert broken[0] not in found.train.pictures
+    (note,) = found.notes
+    assert "left out as unreadable" in note
+    assert f"{broken[0]}: " in note
+    assert says in note
+    broken[1].write_bytes(damaged)
+    with pytest.raises(DataError, match=r"train050\.jpg.*train051\.jpg.*more than 1 %"):
+        read_yolo_export(folder)
+    assert broken[0].read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "says"),
+    [
+        ("f7_jpg.rf.0a1b2c3d.jpg", "f7_jpg.rf.99ffee00.jpg", "names of pictures"),
+        ("a_shot012_b.jpg", "c_shot012.jpg", "shots: shot012"),
+    ],
+)
+def test_what_train_and_val_share_is_refused(tmp_path: Path, train: str, val: str, says: str) -> None:
+    folder = export(tmp_path)
+    assert not read_yolo_export(folder).notes
+    for split, name in (("train", train), ("valid", val)):
+        for kind, suffix in (("images", ".jpg"), ("labels", ".txt")):
+            (folder / split / kind / f"{split}001{suffix}").rename((folder / split / kind / name).with_suffix(suffix))
+    with pytest.raises(DataError, match=says):
+        read_yolo_export(folder)
+    (note,) = read_yolo_export(folder, allow_leaks=True).notes
+    assert "too good" in note
+
+
+def test_the_same_picture_under_another_name_is_refused(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    (folder / "valid/images/valid001.jpg").write_bytes((folder / "train/images/train002.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"the same picture: .*train002\.jpg and .*valid001\.jpg"):
+        read_yolo_export(folder)
+
+
+def test_negatives_are_thinned_by_seed_and_their_number_is_told(tmp_path: Path) -> None:
+    split = read_yolo_export(export(tmp_path / "a", negatives=40, pictures=100)).train
+    thinned, line = thin_negatives(split, 0.1, seed=3)
+    assert len(thinned.negatives) == 7  # of 67, with the 60 that have a label
+    assert sum(thinned.outlines) == 60
+    assert "40 of them without a label (40.0%); 7 of these are used, 10.0% of 67" in line
+    assert set(thinned.pictures) < set(split.pictures)
+    assert thin_negatives(split, 0.1, seed=3)[0] == thinned
+    assert thin_negatives(split, 0.1, seed=4)[0] != thinned
+    assert thin_negatives(split, None, seed=3)[0] == split
+    same, line = thin_negatives(split, 0.5, seed=3)
+    assert same == split
+    assert "40 of them without a label (40.0%), fewer than the 50.0%" in line
+    none, line = thin_negatives(read_yolo_export(export(tmp_path / "b", negatives=0)).train, 0.1, seed=3)
+    assert len(none.pictures) == 4
+    assert "0 of them without a label" in line
+    assert "teach the network to stay silent" in line
+
+
+def test_preparing_writes_the_lists_and_touches_nothing_else(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", negatives=40, pictures=100)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    job = prepare_segmenter(folder, SegmenterRecipe(negatives=0.1, seed=3), tmp_path / "out")
+    lines = (tmp_path / "out/train.txt").read_text().splitlines()
+    assert len(lines) == 67
+    assert sum("valid" in line for line in (tmp_path / "out/val.txt").read_text().splitlines()) == 2
+    assert all(Path(line).is_file() for line in lines)
+    assert "40.0%" in job.notes[-1]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_recipes_refuse_what_they_do_not_know(tmp_path: Path) -> None:
@@ -60,17 +222,227 @@ def test_recipes_refuse_what_they_do_not_know(tmp_path: Path) -> None:
     path.write_text("imgsz: 100\n")
     with pytest.raises(RecipeError, match="imgsz"):
         SegmenterRecipe.read(path)
+    for line in ("negatives: 1.0", "lr0: 1.5", "optimizer: sgdd", "mosaic: -1"):
+        path.write_text(f"{line}\n")
+        with pytest.raises(RecipeError, match=line.split(":")[0]):
+            SegmenterRecipe.read(path)
     path.write_text("epochs: 3\n")
     assert SegmenterRecipe.read(path, seed=7) == SegmenterRecipe(epochs=3, seed=7)
     SegmenterRecipe(epochs=3).write(path)
     assert SegmenterRecipe.read(path) == SegmenterRecipe(epochs=3)
 
 
-def test_the_default_is_the_student_recipe_and_ours_keeps_heads_in_bodies(root: Path) -> None:
-    assert SegmenterRecipe.read(root / "configs/segmenter-student.yaml") == SegmenterRecipe()
-    assert not SegmenterRecipe.read(root / "configs/segmenter-bbb.yaml").overlap_mask
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("yolov8n", "'yolov8n' is no segmentation model"),
+        ("yolo26n-pose", "is no segmentation model"),
+        ("yolo26n-sem", "is no segmentation model"),
+        ("yolo99n-seg", "ultralytics has no model 'yolo99n-seg'; it has .*yolov8-seg"),
+        ("yolov8q-seg", "ultralytics has no model"),
+        ("yolov8-seg", "does not say its size; put one of n, s, m, l, x"),
+        ("best.pt", "ultralytics has no model"),
+    ],
+)
+def test_an_unknown_model_or_one_of_another_task_is_refused(tmp_path: Path, model: str, says: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {model}\n")
+    with pytest.raises(RecipeError, match=says):
+        SegmenterRecipe.read(path)
 
 
-def test_a_checkpoint_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [*(f"yolov8{size}-seg" for size in "nsmlx"), "yolo11n-seg", "yolo12s-seg", "yolo26m-seg", "yolov9c-seg"],
+)
+def test_every_segmentation_model_of_ultralytics_is_known(model: str) -> None:
+    assert SegmenterRecipe(model=model).model == model
+
+
+def test_the_default_is_the_student_recipe_and_ours_keeps_heads_and_hues(root: Path) -> None:
+    student = SegmenterRecipe.read(root / "configs/segmenter-student.yaml")
+    assert student == SegmenterRecipe()
+    assert student.negatives is None
+    assert student.hsv_h == 0.015
+    ours = SegmenterRecipe.read(root / "configs/segmenter-bbb.yaml")
+    assert not ours.overlap_mask
+    assert ours.negatives is not None
+    assert 0.05 <= ours.negatives <= 0.1
+    assert 0.01 <= ours.hsv_h <= 0.015
+
+
+def test_much_hue_is_told(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export")
+    notes = prepare_segmenter(folder, SegmenterRecipe(hsv_h=0.1), tmp_path / "out").notes
+    assert any("hsv_h 0.1" in note for note in notes)
+
+
+def checkpoint(path: Path, kind: str, names: list[str]) -> Path:
+    from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+
+    cls = SegmentationModel if kind.endswith("-seg") else DetectionModel
+    model = cls(f"{kind}.yaml", nc=len(names), verbose=False)
+    model.names = dict(enumerate(names))
+    torch.save({"model": model, "train_args": {}}, path)
+    return path
+
+
+def test_starting_weights_are_checked(tmp_path: Path) -> None:
+    folder, out = export(tmp_path / "export"), tmp_path / "out"
     with pytest.raises(DataError, match=r"none\.pt: no such checkpoint"):
-        train_segmenter(export(tmp_path), SegmenterRecipe(), tmp_path / "out", pretrained="none.pt")
+        train_segmenter(folder, SegmenterRecipe(), out, pretrained="none.pt")
+    detector = checkpoint(tmp_path / "detector.pt", "yolov8n", ["Joy", "Anger"])
+    with pytest.raises(DataError, match=r"detector\.pt: holds DetectionModel; a segmentation model"):
+        prepare_segmenter(folder, SegmenterRecipe(), out, pretrained=str(detector))
+    (tmp_path / "broken.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(DataError, match=r"broken\.pt: not readable as an ultralytics checkpoint"):
+        prepare_segmenter(folder, SegmenterRecipe(), out, pretrained=str(tmp_path / "broken.pt"))
+    assert not out.exists()
+
+    same = checkpoint(tmp_path / "same.pt", "yolov8n-seg", ["Joy", "Anger"])
+    with pytest.raises(DataError, match=r"same\.pt: is a yolov8n-seg, the recipe says yolov8s-seg"):
+        prepare_segmenter(folder, SegmenterRecipe(model="yolov8s-seg"), out, pretrained=str(same))
+    job = prepare_segmenter(folder, SegmenterRecipe(), out, pretrained=str(same))
+    assert job.weights == str(same)
+    assert not any("same.pt" in note for note in job.notes)
+    with pytest.raises(OutputError, match=r"other settings \(start\)"):
+        prepare_segmenter(folder, SegmenterRecipe(), out)
+
+    turned = checkpoint(tmp_path / "turned.pt", "yolov8n-seg", ["Anger", "Joy"])
+    notes = prepare_segmenter(folder, SegmenterRecipe(), tmp_path / "turned", pretrained=str(turned)).notes
+    assert any("matched by name" in note for note in notes)
+    other = checkpoint(tmp_path / "other.pt", "yolov8n-seg", ["Joy", "Fear", "Disgust"])
+    notes = prepare_segmenter(folder, SegmenterRecipe(), tmp_path / "other", pretrained=str(other)).notes
+    assert any("has 3 classes, this export 2: Anger are new to it" in note for note in notes)
+
+
+def test_a_folder_is_for_one_recipe_and_one_export(tmp_path: Path) -> None:
+    folder, out = export(tmp_path / "export"), tmp_path / "out"
+    recipe = SegmenterRecipe(epochs=3)
+    prepare_segmenter(folder, recipe, out)
+    assert SegmenterRecipe.read(out / "recipe.yaml") == recipe
+    prepare_segmenter(folder.rename(tmp_path / "moved"), recipe, out)
+    folder = tmp_path / "moved"
+    with pytest.raises(OutputError, match=r"other settings \(epochs, lr0\)"):
+        prepare_segmenter(folder, recipe.model_copy(update={"epochs": 4, "lr0": 0.5}), out)
+    (folder / "train/labels/train003.txt").write_text(f"1{OUTLINE[1:]}\n")
+    with pytest.raises(OutputError, match=r"other settings \(data\)"):
+        prepare_segmenter(folder, recipe, out)
+
+
+def test_a_run_of_unknown_recipe_is_gone_on_with_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "run/weights").mkdir(parents=True)
+    with pytest.raises(OutputError, match="unknown recipe and data"):
+        claim(tmp_path, SegmenterRecipe(), "d", "random")
+    claim(tmp_path, SegmenterRecipe(), "d", "random", resume=True)
+    claim(tmp_path, SegmenterRecipe(), "d", "random")
+
+
+def test_two_trainings_never_share_a_folder_and_a_killed_one_frees_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from insideout.recipes.segmenter_run import alone\n"
+        f"with alone(Path({str(tmp_path)!r}), print): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    with holder, holder.stdout:
+        assert holder.stdout.readline() == "held\n"
+        assert (tmp_path / "training.lock").read_text() == f"{holder.pid}\n"
+        said: list[str] = []
+        with pytest.raises(OutputError, match="another training runs"), alone(tmp_path, said.append, wait_s=0.3):
+            pass
+        assert len(said) == 1
+        holder.send_signal(signal.SIGKILL)
+        with alone(tmp_path, said.append, wait_s=10):
+            assert (tmp_path / "training.lock").read_text() == f"{os.getpid()}\n"
+
+
+def trainer(out: Path, epoch: int, loss: float = 1.0, **changes: object) -> SimpleNamespace:
+    """What the recorder reads of ultralytics' trainer."""
+    weights = out / "run" / "weights"
+    weights.mkdir(parents=True, exist_ok=True)
+    for name in ("best", "last"):
+        (weights / f"{name}.pt").write_text(f"{name} of epoch {epoch + 1}")
+    metrics = {f"metrics/mAP{kind}({what})": 0.1 * (epoch + 1) for kind in ("50", "50-95") for what in "BM"}
+    return SimpleNamespace(
+        **{
+            "epoch": epoch, "epochs": 5, "start_epoch": 0, "epoch_time_start": 0.0, "fitness": 0.5, "best_fitness": 0.5,
+            "stopper": SimpleNamespace(best_epoch=epoch + 1), "metrics": metrics | {"val/seg_loss": math.nan},
+            "tloss": {"box_loss": 1.5, "seg_loss": 2.0}, "loss": torch.tensor(loss), "nan_recovery_attempts": 0,
+            "label_loss_items": lambda items: {f"train/{key}": value for key, value in items.items()},
+            "best": weights / "best.pt", "last": weights / "last.pt",
+        } | changes
+    )  # fmt: skip
+
+
+def test_each_epoch_is_a_whole_line_and_its_checkpoints_are_kept(tmp_path: Path) -> None:
+    reports: list[tuple[int, dict[str, float]]] = []
+    recorder = EpochRecorder(tmp_path, lambda epoch, row: reports.append((epoch, row)), print)
+    recorder.record(trainer(tmp_path, 0))
+    recorder.record(trainer(tmp_path, 1, fitness=0.4, stopper=SimpleNamespace(best_epoch=1)))
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    assert lines.endswith("}\n")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines.splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["mask_map50"] == pytest.approx(0.2)
+    assert rows[1]["loss"] == 3.5
+    assert rows[1]["train_seg_loss"] == 2.0
+    assert rows[1]["val_seg_loss"] is None
+    assert [epoch for epoch, _ in reports] == [1, 2]
+    weights = tmp_path / "run/weights"
+    assert (weights / "best.kept.pt").read_text() == "best of epoch 1"
+    assert (weights / "last.kept.pt").read_text() == "last of epoch 2"
+
+    result = finish(tmp_path, epochs=5)
+    assert (result["epochs"], result["best_epoch"], result["stopped_early"]) == (2, 1, True)
+    assert result["scores"]["box_map50_95"] == pytest.approx(0.1)
+    assert result_line(result).startswith("stopped early after epoch 2, the best was epoch 1: mask_map50 0.100")
+    assert sorted(path.name for path in weights.iterdir()) == ["best.pt", "last.pt"]
+    with pytest.raises(TrainingError, match="without a checkpoint"):
+        finish(tmp_path / "elsewhere", epochs=5)
+
+
+def test_a_loss_that_is_not_finite_is_told_and_never_saved_over_a_good_checkpoint(tmp_path: Path) -> None:
+    said: list[str] = []
+    recorder = EpochRecorder(tmp_path, None, said.append)
+    recorder.check_loss(trainer(tmp_path, 3, loss=1.0))
+    assert not said
+    recorder.check_loss(trainer(tmp_path, 3, loss=math.nan))
+    assert said == ["epoch 4: the loss is not finite; back to epoch 3 (attempt 1 of 3)"]
+    with pytest.raises(TrainingError, match=r"epoch 4; the checkpoint of epoch 3 is kept"):
+        recorder.check_loss(trainer(tmp_path, 3, loss=math.inf, start_epoch=3))
+    with pytest.raises(TrainingError, match=r"after three attempts; the checkpoint of epoch 3 is kept"):
+        recorder.check_loss(trainer(tmp_path, 3, loss=math.inf, nan_recovery_attempts=3))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_processes_of_several_gpus_get_the_recorder_and_end_with_their_owner(tmp_path: Path) -> None:
+    """As ultralytics sends it to them: by cloudpickle, to a fresh interpreter."""
+    import cloudpickle
+
+    state = tmp_path / "state"
+    recorder = EpochRecorder(tmp_path, None, print)
+    owner = subprocess.Popen([sys.executable, "-c", ""])
+    owner.wait()
+    lost = EpochRecorder(tmp_path, None, print)
+    lost.owner = owner.pid
+    state.write_bytes(cloudpickle.dumps([recorder.callbacks(), lost.callbacks()]))
+    code = (
+        f"import pickle; mine, lost = pickle.load(open({str(state)!r}, 'rb'))\n"
+        "mine['on_train_batch_end'](None); print('goes on')\n"
+        "lost['on_train_batch_end'](None)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "goes on\n"
+    assert "the process that began this training is gone" in done.stderr
+
+
+def test_a_run_that_patience_ended_is_over_and_so_is_one_with_all_its_epochs() -> None:
+    recipe = SegmenterRecipe(epochs=10, patience=3)
+    for epoch, best, over in ((8, 8, False), (9, 9, True), (5, 4, False), (6, 4, True)):
+        assert is_over({"epoch": epoch, "stopper": {"best_epoch": best}}, recipe) == over
+    assert not is_over({"epoch": 6, "stopper": {"best_epoch": 1}}, recipe.model_copy(update={"patience": 0}))
+
+
+def test_metrics_of_a_run_that_has_not_begun_are_empty(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []

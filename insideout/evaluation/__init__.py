@@ -1,0 +1,1 @@
+"""Score classifiers and segmenters on labelled data, with intervals over shots."""

@@ -1,0 +1,357 @@
+"""Score a segmenter on a split of a YOLO segmentation export.
+
+Two questions, two ways of running the same weights. Average precision asks how well detections are
+ranked and needs those of tiny scores too: ultralytics' network in float32 and its NMS, every detection
+above .001, scored by COCO's own code (pycocotools) on masks of the picture's full size. What labelling
+a film finds is asked of `CharacterSegmenter` as labelling runs it, at the pack's confidence, with one
+name per figure: it drops and merges detections, so that precision at low scores cannot be had from it.
+
+Ultralytics' own validator gives slightly other figures: it pads pictures by up to one stride more,
+compares masks at the size of the network's input, and interpolates precision where COCO's code takes
+steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from insideout.datasets.labelled import pictures_in
+from insideout.errors import DataError, UsageError
+from insideout.evaluation.intervals import RESAMPLES, draw, percentiles
+from insideout.masks import Box, Mask
+from insideout.packs import SegmenterSpec
+from insideout.recipes.segmenter import read_yolo_data
+from insideout.segment import BATCH, CharacterSegmenter, _Letterbox, _mask_in_box
+from insideout.yolo import load_segmentation_model, set_ultralytics_environment
+
+Picture = npt.NDArray[np.uint8]
+Rle = dict[str, Any]
+
+#: Size of a character: square root of the area of its mask over the height of the frame, below these.
+SIZES = {"small": 0.10, "medium": 0.30, "large": float("inf")}
+_SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
+_LEAST_SCORE = 0.001
+_SAME = 0.5  # mask IoU from which a character counts as found
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A labelled or detected figure or part; `rle` is COCO's compressed encoding over the whole picture."""
+
+    name: str
+    box: Box
+    rle: Rle
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScoredFrame:
+    """One frame: what is labelled, every detection down to tiny scores, and what labelling a film finds."""
+
+    name: str
+    truth: tuple[Instance, ...]
+    detections: tuple[Instance, ...]
+    characters: tuple[Instance, ...]
+
+
+class Share(TypedDict):
+    """`value` of `count` cases, with its 95 % interval over shots.
+
+    None: no case to measure on, or for the interval fewer than two shots that have any.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+class SegmenterScores(TypedDict):
+    """What `evaluate_segmenter` measures; see there."""
+
+    split: str
+    frames: int
+    shots: int
+    confidence: float
+    average_precision: dict[str, dict[str, float | int]]
+    recall_by_size: dict[str, Share]
+    false_positives_per_1000_frames: Share
+    screen_time_found: Share
+    screen_time_found_by_character: dict[str, Share]
+
+
+def evaluate_segmenter(
+    spec: SegmenterSpec,
+    data: Path,
+    split: str = "valid",
+    *,
+    shots: Mapping[int, str] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> SegmenterScores:
+    """Measure a pack's segmenter on a split (`train`, `valid`, `test`) of a YOLO export.
+
+    `shots` gives the shot of each frame ordinal, which is what a picture's file name must be then;
+    without it every picture is a shot by itself, which makes intervals too narrow for a film.
+
+    - `average_precision`, by class and for `all` (mean over the classes that occur): `instances`,
+      `mask_map50`, `mask_map50_95`, `box_map50`, `box_map50_95`.
+    - `recall_by_size`: share of the labelled characters (not parts) that are found under their name
+      with a mask IoU of .5, by `SIZES`; each labelled and each found character counts once.
+    - `false_positives_per_1000_frames`: characters found per 1,000 frames that have none; `count` is
+      the number of such frames, those with an empty label file or, as YOLO has it, without one.
+    - `screen_time_found`: share of the pairs of frame and labelled character that are found so; also
+      by character.
+
+    The last three at the pack's confidence, with intervals by bootstrap over shots. Raises DataError
+    for an export that cannot be read, other classes than the pack's, boxes in place of outlines,
+    and frames that `shots` does not have; UsageError for an unknown split.
+    """
+    pictures, classes = _read_split(data, split)
+    if classes != spec.classes:
+        raise DataError(f"{data}: classes {list(classes)} are not those of the segmenter, {list(spec.classes)}")
+    clusters = [_shot(path, shots) for path in pictures]
+    frames = _run(spec, pictures, device, threads)
+    return {
+        "split": split,
+        "frames": len(frames),
+        "shots": len(set(clusters)),
+        "confidence": spec.confidence,
+        "average_precision": average_precision(frames, classes),
+        **operating_point(frames, clusters, [c for c in classes if c not in spec.parts], resamples, seed),
+    }
+
+
+def average_precision(frames: Sequence[ScoredFrame], classes: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """COCO's average precision of the detections, by class and for `all`; classes without instances are left out.
+
+    Over 101 recall levels; `map50` at IoU .50, `map50_95` over ten thresholds from .50 to .95 (Lin et
+    al., ECCV 2014, doi 10.1007/978-3-319-10602-1_48).
+    """
+    truth = _coco([frame.truth for frame in frames], classes)
+    detections = _coco([frame.detections for frame in frames], classes)
+    counts = {name: sum(i.name == name for frame in frames for i in frame.truth) for name in classes}
+    rows: dict[str, dict[str, float | int]] = {name: {"instances": n} for name, n in counts.items() if n}
+    for kind, key in (("segm", "mask"), ("bbox", "box")):
+        scorer = COCOeval(truth, detections, kind)
+        with contextlib.redirect_stdout(io.StringIO()):
+            scorer.evaluate()
+            scorer.accumulate()
+        # [thresholds, recalls, classes]: all areas, up to 100 detections of a class in a picture.
+        precision = scorer.eval["precision"][:, :, :, 0, 2]
+        for i, name in enumerate(classes):
+            if name in rows:
+                rows[name][f"{key}_map50"] = float(precision[0, :, i].mean())
+                rows[name][f"{key}_map50_95"] = float(precision[:, :, i].mean())
+    figures = [f"{key}_{figure}" for key in ("mask", "box") for figure in ("map50", "map50_95")]
+    total = {name: float(np.mean([row[name] for row in rows.values()])) for name in figures} if rows else {}
+    return rows | {"all": {"instances": sum(counts.values()), **total}}
+
+
+class _OperatingPoint(TypedDict):
+    recall_by_size: dict[str, Share]
+    false_positives_per_1000_frames: Share
+    screen_time_found: Share
+    screen_time_found_by_character: dict[str, Share]
+
+
+def operating_point(
+    frames: Sequence[ScoredFrame],
+    clusters: Sequence[str],
+    names: Sequence[str],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> _OperatingPoint:
+    """What `characters` of the frames find of the truth; `clusters` names the shot of each frame.
+
+    `names` are the classes that are characters. Figures as in `evaluate_segmenter`.
+    """
+    sized: dict[str, list[tuple[int, bool]]] = {size: [] for size in SIZES}
+    named: dict[str, list[tuple[int, bool]]] = {name: [] for name in names}
+    strangers: list[tuple[int, int]] = []
+    for i, frame in enumerate(frames):
+        truth = [instance for instance in frame.truth if instance.name in named]
+        found = matched(truth, frame.characters)
+        for instance, hit in zip(truth, found, strict=True):
+            extent = float(np.sqrt(coco.area(instance.rle))) / instance.rle["size"][0]
+            sized[next(size for size, limit in SIZES.items() if extent < limit)].append((i, hit))
+        for name in {instance.name for instance in truth}:
+            hits = [hit for instance, hit in zip(truth, found, strict=True) if instance.name == name]
+            named[name].append((i, any(hits)))
+        if not frame.truth:
+            strangers.append((i, len(frame.characters)))
+
+    def share(cases: Sequence[tuple[int, int]], scale: float = 1.0) -> Share:
+        return _share(cases, clusters, scale, resamples, seed)
+
+    return {
+        "recall_by_size": {size: share(cases) for size, cases in sized.items()},
+        "false_positives_per_1000_frames": share(strangers, 1000.0),
+        "screen_time_found": share([case for cases in named.values() for case in cases]),
+        "screen_time_found_by_character": {name: share(cases) for name, cases in named.items()},
+    }
+
+
+def matched(truth: Sequence[Instance], found: Sequence[Instance]) -> list[bool]:
+    """For each labelled figure: is it found under its name with a mask IoU of .5?
+
+    As in COCO: the found in order of score each take the labelled figure that they overlap most and
+    that no other has taken.
+    """
+    taken = [False] * len(truth)
+    if not truth or not found:
+        return taken
+    ranked = sorted(found, key=lambda instance: -instance.score)
+    overlaps = coco.iou([f.rle for f in ranked], [t.rle for t in truth], [0] * len(truth))
+    for row, instance in zip(overlaps, ranked, strict=True):
+        free = [i for i, t in enumerate(truth) if t.name == instance.name and not taken[i] and row[i] >= _SAME]
+        if free:
+            taken[max(free, key=lambda i: float(row[i]))] = True
+    return taken
+
+
+def _share(cases: Sequence[tuple[int, int]], clusters: Sequence[str], scale: float, resamples: int, seed: int) -> Share:
+    """Mean of the cases (frame, value) times `scale`; whole shots that have any case are drawn."""
+    if not cases:
+        return {"value": None, "low": None, "high": None, "count": 0}
+    shots, index = np.unique([clusters[frame] for frame, _ in cases], return_inverse=True)
+    values = np.array([float(value) for _, value in cases])
+    low = high = None
+    if len(shots) > 1:
+        drawn = draw(len(shots), resamples, seed).astype(np.float64)
+        low, high = percentiles(scale * (drawn @ np.bincount(index, values)) / (drawn @ np.bincount(index)))
+    return {"value": scale * float(values.mean()), "low": low, "high": high, "count": len(cases)}
+
+
+def _read_split(data: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
+    if split not in _SPLITS:
+        raise UsageError(f"unknown split {split!r}; choose train, valid or test")
+    resolved = read_yolo_data(data)
+    folder = resolved.get(_SPLITS[split])
+    if folder is None:
+        raise DataError(f"{data}: has no split '{split}'; name its folder in data.yaml")
+    return pictures_in(Path(folder)), tuple(resolved["names"])
+
+
+def _shot(picture: Path, shots: Mapping[int, str] | None) -> str:
+    if shots is None:
+        return picture.stem
+    if not picture.stem.isdecimal() or int(picture.stem) not in shots:
+        raise DataError(f"{picture}: its name is no frame ordinal of the shots given; leave the shots out, or add it")
+    return shots[int(picture.stem)]
+
+
+def _run(spec: SegmenterSpec, pictures: Sequence[Path], device: str, threads: int | None) -> list[ScoredFrame]:
+    set_ultralytics_environment(Path(tempfile.gettempdir()) / "insideout-ultralytics")
+    segmenter = CharacterSegmenter(spec, device, threads)
+    network = load_segmentation_model(spec.architecture, spec.weights, len(spec.classes)).to(device)
+    frames: list[ScoredFrame] = []
+    for start in range(0, len(pictures), BATCH):
+        paths = pictures[start : start + BATCH]
+        images = [_read_picture(path) for path in paths]
+        if len({image.shape for image in images}) == 1:
+            found = segmenter.segment(np.stack(images))
+        else:
+            found = [segmenter.segment(image[None])[0] for image in images]
+        for path, image, characters in zip(paths, images, found, strict=True):
+            named = tuple(Instance(c.name, c.box, _rle(c.mask), c.score) for c in characters)
+            truth = _read_truth(path, spec.classes, *image.shape[:2])
+            frames.append(ScoredFrame(path.stem, truth, _detect(network, spec, image), named))
+    return frames
+
+
+def _detect(network: Any, spec: SegmenterSpec, picture: Picture) -> tuple[Instance, ...]:
+    """Every detection above .001, several names for one box allowed; those without a pixel are left out."""
+    import torch
+    from ultralytics.utils.nms import non_max_suppression
+
+    height, width = picture.shape[:2]
+    letterbox = _Letterbox.fit(height, width, spec.imgsz)
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        x = torch.from_numpy(letterbox.apply(picture)).to(device).permute(2, 0, 1)[None].float() / 255
+        (output, protos), _ = network(x)
+        rows = non_max_suppression(
+            output, _LEAST_SCORE, spec.iou, multi_label=True, max_det=300, nc=len(spec.classes), max_time_img=60.0
+        )[0]
+        logits = (rows[:, 6:] @ protos[0].flatten(1)).view(-1, *protos.shape[2:]).cpu().numpy()
+    found = []
+    for (*ends, score, index), low in zip(rows[:, :6].cpu().tolist(), logits, strict=True):
+        corners = letterbox.to_picture(ends[0], ends[1], ends[2], ends[3], height, width)
+        mask = _mask_in_box(low, corners, letterbox, height, width)
+        if mask is not None and mask.area:
+            box = (corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1])
+            found.append(Instance(spec.classes[int(index)], box, _rle(mask), score))
+    return tuple(found)
+
+
+def _rle(mask: Mask) -> Rle:
+    return {"size": [mask.height, mask.width], "counts": mask.rle().encode()}
+
+
+def _read_picture(path: Path) -> Picture:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise DataError(f"{path}: not a readable picture; remove it or export it again")
+    return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
+
+
+def _read_truth(picture: Path, classes: Sequence[str], height: int, width: int) -> tuple[Instance, ...]:
+    """The outlines of a picture's label file; a picture without one shows no character."""
+    path = picture.parent.parent / "labels" / f"{picture.stem}.txt"
+    found: list[Instance] = []
+    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
+        if not line.strip():
+            continue
+        try:
+            index, points = int(line.split()[0]), np.array(line.split()[1:], np.float64)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: expected a class and numbers, found {line[:40]!r}") from error
+        if not 0 <= index < len(classes):
+            raise DataError(f"{path}, line {number}: class {index}, but data.yaml names {len(classes)} classes")
+        if len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
+            raise DataError(f"{path}, line {number}: {len(points)} numbers are no outline; export as segmentation")
+        xs, ys = points[0::2] * width, points[1::2] * height
+        outline = np.stack([xs, ys], 1).ravel().tolist()
+        box = (float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys)))
+        found.append(Instance(classes[index], box, coco.merge(coco.frPyObjects([outline], height, width))))
+    return tuple(found)
+
+
+def _coco(frames: Sequence[Sequence[Instance]], classes: Sequence[str]) -> COCO:
+    annotations: list[dict[str, Any]] = [
+        {
+            "id": 0, "image_id": i, "category_id": classes.index(instance.name), "bbox": list(instance.box),
+            "segmentation": instance.rle, "area": float(coco.area(instance.rle)), "score": instance.score,
+            "iscrowd": 0,
+        }
+        for i, frame in enumerate(frames)
+        for instance in frame
+    ]  # fmt: skip
+    for number, annotation in enumerate(annotations, 1):  # 0 would mean unmatched to COCOeval
+        annotation["id"] = number
+    table = COCO()
+    table.dataset = {
+        # A size is asked for, though encoded masks bring their own.
+        "images": [{"id": i, "height": 0, "width": 0} for i in range(len(frames))],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes)],
+        "annotations": annotations,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        table.createIndex()
+    return table

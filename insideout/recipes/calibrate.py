@@ -1,0 +1,44 @@
+"""The temperature of a classifier from predictions of crops that no network of the training had seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from insideout.datasets.labelled import CropList
+from insideout.evaluation.predictions import Predictions
+from insideout.recipes.scores import fit_temperature, nll
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of several networks for crops of their own, one after the other."""
+    crops = tuple(crop for part in parts for crop in part.crops.crops)
+    return Predictions(CropList(parts[0].classes, crops), np.concatenate([part.logits for part in parts]))
+
+
+def calibrate_checkpoint(meta: bytes, tables: Sequence[Path], out: Path) -> tuple[bytes, Path]:
+    """Fit the temperature on the out-of-fold predictions in `tables`, and write them, joined, to `out`.
+
+    `meta` is meta.json of the checkpoint; it is returned with the temperature and what it was fitted
+    on. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+    """
+    unseen = join([Predictions.read(table) for table in tables])
+    temperature = fit_temperature(unseen.labels, unseen.logits)
+    shots = len({crop.shot_key for crop in unseen.crops.crops})
+    content = json.loads(meta) | {
+        "temperature": temperature,
+        "temperature_fitted_on": (
+            f"{len(unseen)} crops of {shots} training shots, each predicted by a network of the same recipe that was"
+            f" trained without its scene ({len(tables)} folds)"
+        ),
+        "unseen_nll": {
+            "before": nll(unseen.labels, unseen.logits),
+            "after": nll(unseen.labels, unseen.logits, temperature),
+        },
+    }
+    unseen = Predictions(unseen.crops, unseen.logits, temperature)
+    unseen.write(out)
+    return (json.dumps(content, indent=1) + "\n").encode(), out

@@ -1,0 +1,112 @@
+"""The recipe of an emotion classifier: network, data, optimizer, schedule, augmentation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from insideout.backbones import Backbone, layout
+from insideout.precision import Precision
+from insideout.recipes.augment import FaceAugmentation, Preset
+from insideout.recipes.base import Recipe
+from insideout.recipes.crops import Balance
+
+
+class EmotionRecipe(Recipe):
+    """How an emotion classifier is trained. The defaults are the student project's recipe."""
+
+    classes: list[str] | None = None
+    """Classes to use; without it all folders of the export."""
+    backbone: Backbone = "resnet50"
+    size: int = Field(224, ge=32)
+    start_size: int | None = Field(None, ge=32)
+    """Pictures begin at this size and grow to `size` (progressive resizing); None is `size` throughout."""
+    grown_at: float = Field(0.7, gt=0, le=1)
+    """Part of the training after which pictures have their full size."""
+    batch: int = Field(32, ge=2)
+    """Crops in one step, over all workers together."""
+    epochs: int = Field(30, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.001, gt=0)
+    head_lr: float | None = Field(None, gt=0)
+    """Learning rate of the last layer; None is `lr`."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each stage learns by this factor slower than the one after it."""
+    probe_epochs: int = Field(0, ge=0)
+    """Epochs at the start in which only the last layer learns: a linear probe before the fine-tuning."""
+    freeze: int = Field(0, ge=0)
+    """Stages from the input on that never learn."""
+    norm: Literal["train", "frozen"] = "train"
+    """`frozen` keeps the batch norm statistics of the pretrained weights."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["step", "cosine"] = "step"
+    step_epochs: int = Field(7, ge=1)
+    step_gamma: float = Field(0.1, gt=0, le=1)
+    warmup_epochs: float = Field(0.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    votes: bool = False
+    """Learn the shares of the annotators' votes where the data has them, rather than one label."""
+    class_weights: Balance | None = None
+    """Weight of classes in the loss: of k crops in proportion to 1 (`none`), k^-1/2 (`sqrt`), 1/k (`equal`)."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights that is evaluated and saved; 0 is none."""
+    balance: Balance = "none"
+    shots_first: bool = False
+    augment: Preset = "auto"
+    face: FaceAugmentation = FaceAugmentation()
+    precision: Precision = "auto"
+    keep: Literal["best", "last"] = "best"
+    """Which epoch is the result: the best by macro-F1 on valid, or the last, which valid did not choose."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        plan = layout(self.backbone)
+        if self.freeze > len(plan.stages):
+            raise ValueError(f"freeze: {self.backbone} has {len(plan.stages)} stages, not {self.freeze}")
+        if min(self.size, self.start_size or self.size) < plan.least:
+            raise ValueError(f"size: {self.backbone} needs at least {plan.least} px")
+        if self.start_size is not None and self.start_size > self.size:
+            raise ValueError("start_size is larger than size")
+        if self.probe_epochs >= self.epochs:
+            raise ValueError("probe_epochs leaves no epoch for fine-tuning; lower it or raise epochs")
+        return self
+
+    def learning_rate(self, epoch: float) -> float:
+        """Learning rate of the last stage at a point of the training, in epochs; 0 while only the head learns."""
+        epoch -= self.probe_epochs
+        if epoch < 0:
+            return 0.0
+        if epoch < self.warmup_epochs:
+            return self.lr * max(epoch, 0.01) / self.warmup_epochs
+        return self.lr * self._decayed(epoch)
+
+    def head_learning_rate(self, epoch: float) -> float:
+        """Learning rate of the last layer at a point of the training, in epochs."""
+        peak = self.head_lr or self.lr
+        if epoch < self.probe_epochs:
+            return peak
+        epoch -= self.probe_epochs
+        if epoch < self.warmup_epochs and not self.probe_epochs:
+            return peak * max(epoch, 0.01) / self.warmup_epochs
+        return peak * self._decayed(epoch)
+
+    def _decayed(self, epoch: float) -> float:
+        if self.schedule == "step":
+            return self.step_gamma ** (int(epoch) // self.step_epochs)
+        length = self.epochs - self.probe_epochs
+        done = max(0.0, epoch - self.warmup_epochs) / max(1e-9, length - self.warmup_epochs)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the training pictures in an epoch, in pixels: grows in steps of 16 to `size`."""
+        if self.start_size is None or epoch >= self.grown_at * self.epochs:
+            return self.size
+        grown = self.start_size + (self.size - self.start_size) * epoch / (self.grown_at * self.epochs)
+        return min(self.size, int(grown // 16) * 16)

@@ -1,0 +1,53 @@
+"""The commands `insideout pack …`: look at, check and build model packs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+pack_app = typer.Typer(help="Look at, check and build model packs.", no_args_is_help=True)
+
+PackArgument = Annotated[Path, typer.Argument(help="Folder of a model pack.")]
+
+
+@pack_app.command("show")
+def pack_show(pack: PackArgument) -> None:
+    """Print what a pack can do and how good it was measured to be."""
+    from insideout.packs import describe, load_pack
+
+    typer.echo(describe(load_pack(pack, verify=False)))
+
+
+@pack_app.command("verify")
+def pack_verify(pack: PackArgument) -> None:
+    """Check every file of a pack against its digest."""
+    from insideout.packs import load_pack
+
+    found = load_pack(pack)
+    typer.echo(f"{pack}: every file is what its digest says; pack digest {found.digest}")
+
+
+@pack_app.command("build")
+def pack_build(
+    segmenter: Annotated[Path, typer.Option(help="Checkpoint of `train segmenter`: best.pt.")],
+    emotion: Annotated[Path, typer.Option(help="Checkpoint folder of `train emotion`: best/.")],
+    recipe: Annotated[Path, typer.Option(help="YAML: how labelling uses the models, data and limits for the card.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pack; an older pack there is replaced.")],
+    data: Annotated[
+        Path | None, typer.Option(help="YOLO export on whose val split the segmenter is scored by class.")
+    ] = None,
+) -> None:
+    """Put trained models into one small, digested folder with a model card."""
+    from insideout.packing import PackRecipe, build_pack
+
+    settings = PackRecipe.read(recipe)
+    pack = build_pack(out, segmenter, emotion, settings)
+    if data:
+        from insideout.recipes.segmenter_scores import score_segmenter
+
+        scores = score_segmenter(pack.segmenter, data)
+        overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
+        pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
+    typer.echo(f"pack: {pack.path}, digest {pack.digest}")

@@ -1,0 +1,132 @@
+"""The commands `insideout train …`: the models of a pack, each as a job on a Ray cluster."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from insideout.errors import UsageError
+
+train_app = typer.Typer(help="Train the models of a pack.", no_args_is_help=True)
+
+Recipe = Annotated[Path | None, typer.Option(help="YAML recipe; the student project's by default.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local Ray is started otherwise.")]
+
+
+class Stage(str, Enum):
+    """What an emotion classifier is trained on."""
+
+    film = "film"
+    faces = "faces"
+
+
+@train_app.command("segmenter")
+def train_segmenter(
+    data: Annotated[Path, typer.Option(help="YOLO segmentation export: a data.yaml or its folder.")],
+    out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off goes on with --resume.")],
+    recipe: Recipe = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Start from a local checkpoint, or from `coco` (ultralytics' own, downloads).")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs on one node.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    address: Address = None,
+) -> None:
+    """Train the segmenter with ultralytics inside a Ray task."""
+    from insideout.recipes.segmenter import SegmenterRecipe
+
+    settings = SegmenterRecipe.read(recipe) if recipe else SegmenterRecipe()
+    from pipelines.cluster import connected
+    from pipelines.train_segmenter import run
+
+    with connected(address, training=True) as resources:
+        best = run(
+            data.resolve(),
+            settings,
+            out.resolve(),
+            gpus=gpus,
+            cpus=resources.cpus,
+            pretrained=pretrained,
+            resume=resume,
+        )
+    typer.echo(f"best checkpoint: {best}")
+
+
+@train_app.command("emotion")
+def train_emotion(
+    out: Annotated[str, typer.Option(help="Run folder or fsspec URL; running again goes on from its last checkpoint.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder with train/ and valid/, each with a folder per emotion; or a run, with --labels."),
+    ] = None,
+    recipe: Recipe = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Table of labels (CSV, Parquet) for --data DIR of `insideout label --crops`.")
+    ] = None,
+    stage: Annotated[
+        Stage, typer.Option(help="`faces` trains on the bundled vector faces, for a later --pretrained OUT/best.")
+    ] = Stage.film,
+    pretrained: Annotated[
+        str | None, typer.Option(help="A local state dict, a checkpoint folder, or `imagenet` (its publisher's own).")
+    ] = None,
+    calibrate: Annotated[
+        int, typer.Option(metavar="K", help="Train K more networks, on folds by scene, to fit the temperature.")
+    ] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers; they share each batch.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs in all: one worker on each.")] = 0,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each worker; an equal share by default.")] = None,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Train though train and valid share shots.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Train the emotion classifier with Ray Train."""
+    from insideout.recipes.emotion_recipe import EmotionRecipe
+
+    settings = EmotionRecipe.read(recipe) if recipe else EmotionRecipe()
+    if calibrate == 1:
+        raise UsageError("--calibrate 1: one fold leaves nothing to train on; give 2 or more")
+    if data is None and stage is Stage.film:
+        raise UsageError("give --data, a folder with train/ and valid/, or --stage faces for the bundled faces")
+    if data is None:
+        data = _render_faces(out)
+    from pipelines.cluster import connected
+    from pipelines.train_emotion import run
+
+    with connected(address, training=True):
+        best = run(
+            absolute(data),
+            settings,
+            absolute(out),
+            workers=workers,
+            gpus=gpus,
+            cpus=cpus,
+            pretrained=pretrained,
+            labels=labels.resolve() if labels else None,
+            calibrate=calibrate,
+            allow_leaks=allow_leaks,
+        )
+    typer.echo(f"checkpoint: {best}")
+
+
+def _render_faces(out: str) -> str:
+    """The bundled faces as pictures in the run folder; nothing is done where they already are."""
+    if "://" in out:
+        raise UsageError(
+            "--stage faces with --out on remote storage: write the faces with `insideout data faces`, and"
+            " give their folder as --data"
+        )
+    folder = Path(out) / "faces"
+    if not folder.is_dir():
+        from pipelines.data_faces import data_faces
+
+        data_faces(folder)
+    return str(folder)
+
+
+def absolute(path: str) -> str:
+    """Local paths are made absolute, since Ray's workers have their own working folder."""
+    return path if "://" in path else str(Path(path).resolve())
