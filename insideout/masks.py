@@ -72,3 +72,13 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     encoded: Any = {"size": [height, width], "counts": counts.encode("ascii")}
     decoded: NDArray[np.uint8] = coco.decode(encoded)
     return decoded.astype(bool)
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Area that two boxes (x, y, width, height) share, over the area they cover together."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -52,6 +53,9 @@ class PackRecipe(Recipe):
     crop: Literal["head", "mask", "box"] = "mask"
     margin: float = Field(0.08, ge=0, le=1)
     uncertain_below: float = Field(0.4, ge=0, le=1)
+    accuracy: float | None = Field(None, gt=0, lt=1)
+    """Put `uncertain_below` where the answers above it are right at this rate, on the crops that
+    `train emotion --calibrate` has kept from the networks that judged them; None takes it as given."""
     summary: str = ""
     data: str = ""
     """Where pictures and labels come from, who labelled them and how."""
@@ -93,6 +97,7 @@ def build_pack(
             "segmenter": _write_weights(folder / "segmenter.safetensors", segmenter["state"]),
             "emotion": _write_weights(folder / "emotion.safetensors", _read_emotion_state(emotion_checkpoint)),
         }
+        threshold, abstention = _threshold(emotion_checkpoint, meta, recipe)
         try:
             content = PackFile(
                 schema=VERSION,
@@ -116,13 +121,17 @@ def build_pack(
                     mean=tuple(meta["mean"]),
                     std=tuple(meta["std"]),
                     temperature=meta["temperature"],
-                    uncertain_below=recipe.uncertain_below,
+                    uncertain_below=threshold,
                 ),
                 metrics=_rounded(scores),
             )
         except (ValidationError, KeyError) as error:
             raise PackError(f"{out}: these checkpoints and recipe make no pack: {error}") from error
-        text = card if card is not None else model_card(content, recipe, meta, segmenter["recipe"])
+        text = (
+            card
+            if card is not None
+            else model_card(content, recipe, meta | {"abstention": abstention}, segmenter["recipe"])
+        )
         _write_text(folder / "pack.json", json.dumps(content.to_json(), indent=2, ensure_ascii=False) + "\n")
         _write_text(folder / CARD, text)
         built = load_pack(folder)
@@ -217,6 +226,38 @@ def model_card(content: PackFile, recipe: PackRecipe, meta: Mapping[str, Any], s
         segmenter_recipe=segmenter,
         characters=[name for name in content.segmenter.classes if name not in content.segmenter.parts],
     )
+
+
+def _threshold(checkpoint: Path, meta: Mapping[str, Any], recipe: PackRecipe) -> tuple[float, str]:
+    """The certainty below which an emotion is uncertain, and in words how it was chosen."""
+    unseen = checkpoint / "unseen.parquet"
+    if not unseen.is_file():
+        if recipe.accuracy is not None:
+            raise PackError(
+                f"{unseen}: missing, so no threshold can be fitted; train with --calibrate 5, or give uncertain_below"
+            )
+        return recipe.uncertain_below, "chosen by hand"
+    from insideout.evaluation.calibration import certainty_of, risk_coverage, threshold_for_accuracy
+    from insideout.evaluation.predictions import Predictions
+
+    predictions = Predictions.read(unseen)
+    least = recipe.uncertain_below
+    if recipe.accuracy is not None:
+        found = threshold_for_accuracy(predictions, recipe.accuracy)
+        if found is None:
+            raise PackError(
+                f"{unseen}: no certainty gives {recipe.accuracy:.0%} right answers; lower `accuracy` in the pack recipe"
+            )
+        least = math.floor(found * 1e4) / 1e4
+    curve = risk_coverage(*certainty_of(predictions))
+    answered = int((curve.threshold >= least).sum()) - 1
+    said = (
+        f"on {len(predictions)} training crops, each judged by a network that had not seen its scene,"
+        f" {curve.coverage[answered]:.0%} are at or above it and {curve.accuracy[answered]:.0%} of those are right"
+        if answered >= 0
+        else f"no crop of {len(predictions)} is that certain"
+    )
+    return least, said
 
 
 def _read_emotion_state(checkpoint: Path) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ class CharacterSegmenter:
         from ultralytics.utils.nms import non_max_suppression
 
         height, width = pictures.shape[1:3]
-        letterbox = _Letterbox.fit(height, width, self.spec.imgsz)
+        letterbox = Letterbox.fit(height, width, self.spec.imgsz)
         batch = np.zeros((BATCH, letterbox.height, letterbox.width, 3), np.uint8)
         for i, picture in enumerate(pictures):
             batch[i] = letterbox.apply(picture)
@@ -94,7 +94,7 @@ class CharacterSegmenter:
                 for row, proto in zip(rows, protos, strict=False)
             ]
 
-    def _characters(self, rows: Any, protos: Any, letterbox: _Letterbox, height: int, width: int) -> list[Character]:
+    def _characters(self, rows: Any, protos: Any, letterbox: Letterbox, height: int, width: int) -> list[Character]:
         if not len(rows):
             return []
         logits = (rows[:, 6:] @ protos.flatten(1)).view(-1, *protos.shape[1:]).cpu().numpy()
@@ -102,7 +102,7 @@ class CharacterSegmenter:
         figures = []
         for (x0, y0, x1, y1, score, index), low in zip(rows, logits, strict=True):
             corners = letterbox.to_picture(x0, y0, x1, y1, height, width)
-            mask = _mask_in_box(low, corners, letterbox, height, width)
+            mask = mask_in_box(low, corners, letterbox, height, width)
             if mask is None or not mask.area:
                 continue
             x, y, right, bottom = corners
@@ -137,7 +137,7 @@ def _share_covered(part: Mask, whole: Mask) -> float:
 
 
 @dataclass(frozen=True)
-class _Letterbox:
+class Letterbox:
     """How a picture is scaled and padded for the network: ultralytics' own rule, rectangular."""
 
     scale: float
@@ -149,7 +149,7 @@ class _Letterbox:
     height: int
 
     @classmethod
-    def fit(cls, height: int, width: int, imgsz: int) -> _Letterbox:
+    def fit(cls, height: int, width: int, imgsz: int) -> Letterbox:
         scale = imgsz / max(height, width)
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
         pad_w, pad_h = -inner_w % _STRIDE, -inner_h % _STRIDE
@@ -172,10 +172,10 @@ class _Letterbox:
         )
 
 
-def _mask_in_box(
+def mask_in_box(
     logits: NDArray[np.float32],
     corners: tuple[float, float, float, float],
-    letterbox: _Letterbox,
+    letterbox: Letterbox,
     height: int,
     width: int,
 ) -> Mask | None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from insideout.masks import Box
+from insideout.masks import Box, box_iou
 
 #: A track that is not seen for this long ends; a longer absence inside a shot starts a new one.
 MAX_GAP_S = 2.0
@@ -69,7 +69,7 @@ def link(sightings: Sequence[Sighting]) -> list[int]:
 
 def _cost(before: Sighting, after: Sighting) -> float:
     """Cost of linking: 0 for the same box of the same class, `_NEVER` where it makes no sense."""
-    overlap = _iou(before.box, after.box)
+    overlap = box_iou(before.box, after.box)
     if before.name != after.name:
         return 1 - overlap + _OTHER_CLASS if overlap else _NEVER
     if overlap:
@@ -78,15 +78,6 @@ def _cost(before: Sighting, after: Sighting) -> float:
     (x, y, w, h), (u, v, m, n) = before.box, after.box
     distance = np.hypot(x + w / 2 - u - m / 2, y + h / 2 - v - n / 2)
     return 0.999 if distance <= max(w, h, m, n) else _NEVER
-
-
-def _iou(a: Box, b: Box) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
 def vote(names: Sequence[str], scores: Sequence[float]) -> str:

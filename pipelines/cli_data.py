@@ -50,3 +50,27 @@ def data_excerpt(
 
     excerpt = cut_excerpt(film, start, end, out)
     typer.echo(f"{out}: frames {excerpt.start} to {excerpt.end - 1} of {film}")
+
+
+@data_app.command("labels")
+def data_labels(
+    run: Annotated[str, typer.Option(help="What `insideout label FILM --crops --out DIR` wrote.")],
+    out: Annotated[Path, typer.Option(help="Table of labels (CSV) for `train emotion --data DIR --labels TABLE`.")],
+    labels: Annotated[Path, typer.Option(help="Folder of the label files.")] = Path("data/bbb"),
+    longest: Annotated[
+        int, typer.Option("--spread", min=0, help="Spread training labels over gaps of at most so many frames.")
+    ] = 0,
+) -> None:
+    """Put the bundled labels on the crops that a run found, and spread them between equal ones of a track."""
+    from insideout.datasets.bbb import film_digest
+    from insideout.datasets.spread import RunTracks, bundled_labels, locate_all, spread, write_labels
+
+    given = bundled_labels(labels)
+    tracks = RunTracks(run, film_digest(labels)[:16])
+    located, lost = locate_all(given, tracks)
+    for split in ("train", "valid"):
+        n, missed = (sum(label.split == split for label in of) for of in (located, lost))
+        typer.echo(f"{split}: {n} labels are of characters of the run, {missed} of none it found")
+    table = spread(located, tracks, longest) if longest else located
+    write_labels(table, out)
+    typer.echo(f"{len(table)} labels, {len(table) - len(located)} of them spread: {out}")

@@ -45,9 +45,9 @@ def pack_build(
     settings = PackRecipe.read(recipe)
     pack = build_pack(out, segmenter, emotion, settings)
     if data:
-        from insideout.recipes.segmenter_scores import score_segmenter
+        from insideout.evaluation.segmenter import evaluate_segmenter
 
-        scores = score_segmenter(pack.segmenter, data)
+        scores = evaluate_segmenter(pack.segmenter, data)["average_precision"]
         overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
         pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
     typer.echo(f"pack: {pack.path}, digest {pack.digest}")

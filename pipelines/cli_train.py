@@ -26,13 +26,19 @@ class Stage(str, Enum):
 @train_app.command("segmenter")
 def train_segmenter(
     data: Annotated[Path, typer.Option(help="YOLO segmentation export: a data.yaml or its folder.")],
-    out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off goes on with --resume.")],
+    out: Annotated[Path, typer.Option(help="Run folder; running again goes on after its last epoch.")],
     recipe: Recipe = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Start from a local checkpoint, or from `coco` (ultralytics' own, downloads).")
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs on one node.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs on one node; all of the largest by default.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that does not say what it is for.")
+    ] = False,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Train though train and val share pictures or shots.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Train the segmenter with ultralytics inside a Ray task."""
@@ -42,15 +48,16 @@ def train_segmenter(
     from pipelines.cluster import connected
     from pipelines.train_segmenter import run
 
-    with connected(address, training=True) as resources:
+    with connected(address, training=True):
         best = run(
             data.resolve(),
             settings,
             out.resolve(),
             gpus=gpus,
-            cpus=resources.cpus,
+            cpus=cpus,
             pretrained=pretrained,
             resume=resume,
+            allow_leaks=allow_leaks,
         )
     typer.echo(f"best checkpoint: {best}")
 

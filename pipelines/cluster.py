@@ -18,6 +18,9 @@ import ray
 
 from insideout.errors import UsageError
 
+#: Starts of a local Ray before it is an error.
+_ATTEMPTS = 4
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -53,11 +56,18 @@ def connected(address: str | None = None, *, training: bool = False) -> Iterator
     if ours:
         target = address or os.environ.get("RAY_ADDRESS") or "local"
         local: dict[str, object] = {"include_dashboard": training} if target == "local" else {}
-        try:
-            with _unheard():
-                ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
-        except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
-            raise UsageError(f"no Ray cluster at {target}: {error}; start one, or leave out --address") from error
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with _unheard():
+                    ray.init(target, logging_level=logging.ERROR, log_to_driver=training, **local)
+                break
+            except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
+                ray.shutdown()
+                # A machine that is busy otherwise may not start a Ray in the 30 seconds that Ray gives itself.
+                if target != "local" or "timed out" not in str(error) or attempt == _ATTEMPTS:
+                    raise UsageError(
+                        f"no Ray cluster at {target}: {error}; start one, or leave out --address"
+                    ) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         found = ray.cluster_resources()

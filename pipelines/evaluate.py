@@ -1,4 +1,4 @@
-"""The command that scores the emotion classifier of a pack on labelled crops; it runs in one process, without Ray."""
+"""The command that scores the models of a pack on labelled data; it runs in one process, without Ray."""
 
 from __future__ import annotations
 
@@ -10,17 +10,33 @@ import typer
 
 def evaluate(
     pack: Annotated[Path, typer.Argument(help="Folder of a model pack.")],
-    data: Annotated[Path, typer.Option(help="Classification export: a folder per split, in it one per emotion.")],
+    data: Annotated[
+        Path, typer.Option(help="Folders per split and emotion, or a YOLO export with data.yaml for the segmenter.")
+    ],
     split: Annotated[str, typer.Option(help="Which split is scored: train, valid or test.")] = "valid",
     against: Annotated[Path | None, typer.Option(help="A second pack to compare with, crop by crop.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where it is written; runs/evaluate/PACK-SPLIT by default.")] = None,
+    shots: Annotated[
+        Path | None, typer.Option(help="Segmenter: CSV of shots (shot, start_ordinal, end_ordinal) for its intervals.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the network runs, such as cpu or cuda:0.")] = "cpu",
 ) -> None:
-    """Score an emotion classifier beside its baselines, with intervals over shots, tables and pictures."""
-    from insideout.evaluation.report import evaluate_export
-    from insideout.evaluation.tables import screen_lines
+    """Score a pack on labelled data: emotions beside their baselines, or masks; with intervals over shots."""
+    if data.suffix in (".yaml", ".yml") or (data / "data.yaml").is_file():
+        from insideout.errors import UsageError
+        from insideout.evaluation.segmenter_report import report_segmenter
+        from insideout.packs import load_pack
 
-    target = out or Path("runs/evaluate") / f"{pack.resolve().name}-{split}"
-    found = evaluate_export(pack, data, split, target, against=against, device=device)
-    for line in screen_lines(found, target):
+        if against:
+            raise UsageError("--against compares emotion classifiers; a segmenter is scored by itself")
+        target = out or Path("runs/evaluate") / f"{pack.resolve().name}-segmenter-{split}"
+        lines = report_segmenter(load_pack(pack), data, split, target, shots=shots, device=device)
+        lines += ["", f"written: {target}/metrics.json, table.md"]
+    else:
+        from insideout.evaluation.report import evaluate_export
+        from insideout.evaluation.tables import screen_lines
+
+        target = out or Path("runs/evaluate") / f"{pack.resolve().name}-{split}"
+        lines = screen_lines(evaluate_export(pack, data, split, target, against=against, device=device), target)
+    for line in lines:
         typer.echo(line)

@@ -8,6 +8,9 @@ python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import logging
 import sys
 import tempfile
@@ -71,7 +74,7 @@ def run(
 ) -> str:
     """Train on a started Ray cluster and return the folder of the result, `OUT/best`.
 
-    It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts) and
+    It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts), and
     valid.parquet (predictions for valid). `workers` train together, each on `cpus` (default: an
     equal share of the cluster) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a local
     file, a checkpoint folder, or `imagenet`, the publisher's weights. With `calibrate` = K, K more
@@ -154,10 +157,22 @@ def _fit(job: Job, store: Store, name: str, workers: int, gpus: int, keep: str) 
             f"{where}: {_first_line(error)}; the checkpoints up to the last finished epoch are kept there, and the same"
             " command goes on from them"
         ) from error
-    checkpoint = result.get_best_checkpoint("macro_f1", "max") if keep == "best" else result.checkpoint
-    if checkpoint is None:
+    best = result.get_best_checkpoint("macro_f1", "max")
+    if result.checkpoint is None or best is None:
         raise TrainingError(f"{where}: training ended without a checkpoint")
-    return checkpoint
+    _write_curve(result.checkpoint, store, f"{name}.csv")
+    return best if keep == "best" else result.checkpoint
+
+
+def _write_curve(last: Checkpoint, store: Store, key: str) -> None:
+    """Loss and scores of every epoch as a table."""
+    with last.as_directory() as folder:
+        history = json.loads((Path(folder) / "meta.json").read_text())["history"]
+    text = io.StringIO()
+    table = csv.DictWriter(text, history[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    store.write(key, text.getvalue().encode())
 
 
 def train_worker(config: dict[str, Any]) -> None:

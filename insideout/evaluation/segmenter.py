@@ -34,7 +34,7 @@ from insideout.evaluation.intervals import RESAMPLES, draw, percentiles
 from insideout.masks import Box, Mask
 from insideout.packs import SegmenterSpec
 from insideout.recipes.segmenter import read_yolo_data
-from insideout.segment import BATCH, CharacterSegmenter, _Letterbox, _mask_in_box
+from insideout.segment import BATCH, CharacterSegmenter, Letterbox, mask_in_box
 from insideout.yolo import load_segmentation_model, set_ultralytics_environment
 
 Picture = npt.NDArray[np.uint8]
@@ -281,7 +281,7 @@ def _detect(network: Any, spec: SegmenterSpec, picture: Picture) -> tuple[Instan
     from ultralytics.utils.nms import non_max_suppression
 
     height, width = picture.shape[:2]
-    letterbox = _Letterbox.fit(height, width, spec.imgsz)
+    letterbox = Letterbox.fit(height, width, spec.imgsz)
     with torch.inference_mode():
         device = next(network.parameters()).device
         x = torch.from_numpy(letterbox.apply(picture)).to(device).permute(2, 0, 1)[None].float() / 255
@@ -293,7 +293,7 @@ def _detect(network: Any, spec: SegmenterSpec, picture: Picture) -> tuple[Instan
     found = []
     for (*ends, score, index), low in zip(rows[:, :6].cpu().tolist(), logits, strict=True):
         corners = letterbox.to_picture(ends[0], ends[1], ends[2], ends[3], height, width)
-        mask = _mask_in_box(low, corners, letterbox, height, width)
+        mask = mask_in_box(low, corners, letterbox, height, width)
         if mask is not None and mask.area:
             box = (corners[0], corners[1], corners[2] - corners[0], corners[3] - corners[1])
             found.append(Instance(spec.classes[int(index)], box, _rle(mask), score))

@@ -93,9 +93,10 @@ class EmotionTraining:
         self.train_loader = CropLoader(data.train, round(recipe.size * HEADROOM[recipe.augment]), threads=threads)
         self.threads = threads
         self.predicted: Predictions | None = None
+        self.history: list[dict[str, float]] = []
 
     def train_epoch(self) -> float:
-        """Train one epoch and return its mean loss on this worker.
+        """Train one epoch and return its mean loss over all workers.
 
         Raises TrainingError, which names the step, when the loss is not a finite number.
         """
@@ -133,6 +134,11 @@ class EmotionTraining:
                 self.average.update_parameters(self.network)
             total, seen = total + summed.item(), seen + len(mine)
         self.epoch += 1
+        if self.world > 1:
+            sums = torch.tensor([total, float(seen)], dtype=torch.float64, device=self.device)
+            torch.distributed.all_reduce(sums)
+            total, seen = sums.tolist()
+        self.history.append({"epoch": self.epoch, "loss": total / seen})
         return total / seen
 
     @property
@@ -154,9 +160,12 @@ class EmotionTraining:
         return logits
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores on the valid split."""
+        """Scores on the valid split; they are kept in `history` with the loss of the epoch."""
         self.predicted = Predictions(self.data.valid, self.predict(self.data.valid))
-        return scores(self.data.valid.labels, self.predicted.logits, self.data.classes)
+        found = scores(self.data.valid.labels, self.predicted.logits, self.data.classes)
+        if self.history:
+            self.history[-1] |= {key: value for key, value in found.items() if isinstance(value, float)}
+        return found
 
     def save(self, folder: Path, figures: dict[str, Any]) -> None:
         """Write model.safetensors, meta.json, valid.parquet (predictions) and state.pt (what `restore` needs)."""
@@ -170,6 +179,7 @@ class EmotionTraining:
         torch.save(
             {
                 "epoch": self.epoch,
+                "history": self.history,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict() if self.average is not None else None,
                 "optimizer": self.optimizer.state_dict(),
@@ -191,6 +201,7 @@ class EmotionTraining:
                 f"{folder}: a checkpoint of another network than {self.recipe.backbone}: {reason}"
             ) from error
         self.epoch = int(state["epoch"])
+        self.history = list(state["history"])
 
     def meta(self, figures: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint says about itself; plain data for JSON."""
@@ -203,6 +214,7 @@ class EmotionTraining:
             "std": list(self.layout.std),
             "epoch": self.epoch,
             "pretrained": self.pretrained,
+            "history": self.history,
             "temperature": 1.0,
             "temperature_fitted_on": None,
             "valid": figures,

@@ -1,79 +1,153 @@
+"""Emotion training on Ray Train: several workers, kills, bad ends, calibration."""
+
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from insideout.errors import DataError, OutputError
-from insideout.recipes.emotion import EmotionRecipe
+from insideout.errors import DataError, OutputError, TrainingError, UsageError
+from insideout.evaluation.predictions import Predictions
+from insideout.recipes.emotion_recipe import EmotionRecipe
 from pipelines.train_emotion import run
 from tests.exports import write_export
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-RECIPE = EmotionRecipe(size=32, batch=8, epochs=2, augment="face", precision="fp32")
+RECIPE = EmotionRecipe(
+    backbone="mobilenet_v2", size=32, batch=8, epochs=3, lr=0.01, augment="face", average=0.5, precision="fp32"
+)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_export(tmp_path_factory.mktemp("data"))
+    return write_export(tmp_path_factory.mktemp("data"), shots=(1, 2, 3, 4))
 
 
-def test_two_workers_train_one_network_and_a_second_run_has_nothing_to_do(data: Path, tmp_path: Path) -> None:
-    best = run(data, RECIPE, tmp_path / "out", workers=2, cpus=1)
-    assert best == tmp_path / "out" / "best"
-    assert sorted(p.name for p in best.iterdir()) == ["meta.json", "model.safetensors"]
+def _curve(out: Path) -> list[dict[str, float]]:
+    with (out / "run.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_two_workers_take_the_way_of_one_and_a_second_run_has_nothing_to_do(data: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"backbone": "resnet50"})
+    best = Path(run(data, recipe, tmp_path / "two", workers=2, cpus=1))
+    assert best == tmp_path / "two" / "best"
+    assert sorted(p.name for p in best.iterdir()) == ["meta.json", "model.safetensors", "valid.parquet"]
     meta = json.loads((best / "meta.json").read_text())
     assert meta["classes"] == ["Angry", "Happy"]
-    assert meta["recipe"] == RECIPE.model_dump(mode="json")
+    assert meta["recipe"] == recipe.model_dump(mode="json")
     assert meta["valid"]["crops"] == 8
-    assert 0 <= meta["valid"]["macro_f1"] <= 1
-    assert load_file(best / "model.safetensors")["fc.weight"].shape == (2, 2048)
+    assert Predictions.read(best / "valid.parquet").logits.shape == (8, 2)
+
+    run(data, recipe, tmp_path / "one", workers=1, cpus=1)
+    one, two = _curve(tmp_path / "one"), _curve(tmp_path / "two")
+    assert [row["epoch"] for row in two] == [1, 2, 3]
+    assert len({round(row["loss"], 3) for row in one}) == 3  # it does learn, or equal curves would mean little
+    for alone, together in zip(one, two, strict=True):
+        assert together == pytest.approx(alone, rel=0.02, abs=0.01)
 
     before = (best / "model.safetensors").read_bytes()
-    checkpoints = sorted(p.name for p in (tmp_path / "out" / "run").glob("checkpoint_*"))
-    assert run(data, RECIPE, tmp_path / "out", workers=2, cpus=1) == best
+    assert Path(run(data, recipe, tmp_path / "two", workers=2, cpus=1)) == best
     assert (best / "model.safetensors").read_bytes() == before
-    assert sorted(p.name for p in (tmp_path / "out" / "run").glob("checkpoint_*")) == checkpoints
-
+    assert _curve(tmp_path / "two") == two
     with pytest.raises(OutputError, match="another recipe"):
-        run(data, RECIPE.model_copy(update={"lr": 0.5}), tmp_path / "out")
+        run(data, recipe.model_copy(update={"lr": 0.5}), tmp_path / "two")
 
 
-def test_unusable_data_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_what_cannot_be_is_told_before_anything_starts(data: Path, tmp_path: Path) -> None:
     export = write_export(tmp_path / "data", {"train": {"A": 1, "B": 1}, "valid": {"A": 1}})
     with pytest.raises(DataError, match="classes differ"):
         run(export, RECIPE, tmp_path / "out")
+    leaking = write_export(tmp_path / "leaking")
+    source = next((leaking / "train" / "Happy").iterdir())
+    (leaking / "valid" / "Happy" / f"9{source.name}").write_bytes(source.read_bytes())
+    with pytest.raises(DataError, match=r"(?s)1 shot on both sides.*--allow-leaks"):
+        run(leaking, RECIPE, tmp_path / "out")
+    with pytest.raises(UsageError, match="64 workers need 64 CPUs, the cluster has 2"):
+        run(data, RECIPE, tmp_path / "out", workers=64, cpus=1)
+    with pytest.raises(UsageError, match="1 workers need 1 GPUs, the cluster has 0"):
+        run(data, RECIPE, tmp_path / "out", gpus=1)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(data: Path, tmp_path: Path, root: Path) -> None:
-    recipe = RECIPE.model_copy(update={"epochs": 4})
-    recipe.write(tmp_path / "recipe.yaml")
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "pipelines.train_emotion", str(data), str(tmp_path / "recipe.yaml"), str(out)]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*command, "--cpus", "1"], cwd=root, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 240
-        while not list((out / "run").glob("checkpoint_*/state.pt")):
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.1)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (out / "best").exists()
-    resumed = run(data, recipe, out, cpus=1)
-    straight = run(data, recipe, tmp_path / "straight", cpus=1)
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(
+        update={"epochs": 4, "schedule": "step", "step_epochs": 1, "step_gamma": 1.0, "probe_epochs": 1, "lr": 1e30}
+    ).model_copy(update={"head_lr": 0.01, "average": 0.0})
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch [23], step \d.*kept there"):
+        run(data, recipe, tmp_path / "out", cpus=1)
+    assert list((tmp_path / "out" / "run").glob("checkpoint_*/model.safetensors"))
+    assert not (tmp_path / "out" / "best").exists()
+
+
+def test_calibration_trains_folds_of_train_and_stores_the_temperature(data: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    best = Path(run(data, recipe, tmp_path / "out", cpus=1, calibrate=2))
+    unseen = Predictions.read(best / "unseen.parquet")
+    meta = json.loads((best / "meta.json").read_text())
+    assert sorted(crop.name for crop in unseen.crops.crops) == sorted(
+        p.relative_to(data).as_posix() for p in (data / "train").rglob("*.jpg")
+    )
+    assert meta["temperature"] == unseen.temperature
+    assert meta["temperature_fitted_on"].startswith("16 crops of 4 training shots")
+
+
+def _train_and_kill(data: Path, out: Path, root: Path, victim: Callable[[subprocess.Popen[bytes]], int]) -> None:
+    """Start the job, and kill the process that `victim` names once there is a checkpoint."""
+    recipe = RECIPE.model_copy(update={"epochs": 6})
+    recipe.write(out.parent / f"{out.name}.yaml")
+    command = [sys.executable, "-m", "pipelines.train_emotion", "--data", str(data), "--out", str(out)]
+    command += ["--recipe", str(out.parent / f"{out.name}.yaml"), "--cpus", "1"]
+    log = out.parent / f"{out.name}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 240
+            while not list((out / "run").glob("checkpoint_*/state.pt")):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            pid = victim(process)
+            assert not (out / "best").exists()
+            os.kill(pid, signal.SIGKILL)
+            if pid != process.pid:
+                assert process.wait(240) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _worker(process: subprocess.Popen[bytes]) -> int:
+    """The process that trains, of the Ray that the job started."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    named = [child.pid for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+    assert len(named) == 1, [child.cmdline() for child in children]
+    return named[0]
+
+
+@pytest.mark.parametrize("victim", [_worker, lambda process: process.pid], ids=["worker", "driver"])
+def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(
+    victim: Callable[[subprocess.Popen[bytes]], int], data: Path, tmp_path: Path, root: Path, straight: Path
+) -> None:
+    _train_and_kill(data, tmp_path / "killed", root, victim)
+    resumed = Path(run(data, RECIPE.model_copy(update={"epochs": 6}), tmp_path / "killed", cpus=1))
     assert json.loads((resumed / "meta.json").read_text()) == json.loads((straight / "meta.json").read_text())
     expected, found = (load_file(folder / "model.safetensors") for folder in (straight, resumed))
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(run(data, RECIPE.model_copy(update={"epochs": 6}), tmp_path_factory.mktemp("straight") / "out", cpus=1))

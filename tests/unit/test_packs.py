@@ -11,7 +11,9 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
+from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import PackError
+from insideout.evaluation.predictions import Predictions
 from insideout.packing import PackRecipe, build_pack, read_segmenter
 from insideout.packs import Pack, describe, load_pack, verify_pack
 from insideout.recipes.scores import scores
@@ -57,7 +59,8 @@ def emotion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures = scores(np.array([0, 0, 1]), np.eye(2)[[0, 1, 1]], classes)
     meta = {
         "architecture": "resnet50", "classes": classes, "size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2],
-        "temperature": 1.5, "epoch": 3, "pretrained": None, "recipe": {"batch": 32, "face": {"hue": 0}},
+        "temperature": 1.5, "temperature_fitted_on": "4 crops of elsewhere",
+        "unseen_nll": {"before": 2.0, "after": 1.0}, "epoch": 3, "pretrained": None, "recipe": {"batch": 32, "face": {"hue": 0}},
         "valid": figures | {"nll_at_temperature": 0.5},
         "data": {"train": {"Angry": 5, "Happy": 6}, "valid": {"Angry": 2, "Happy": 1},
                  "shots": {"train": 4, "valid": 2}, "shots_in_both": 0, "left_out": {"train": {"Sad": 3}}},
@@ -215,6 +218,30 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(
         build_pack(tmp_path / "x", tmp_path / "absent.pt", tmp_path, RECIPE)
 
 
+def test_uncertain_is_put_where_the_answers_above_it_are_right_often_enough(
+    segmenter: Path, emotion: Path, tmp_path: Path
+) -> None:
+    asked = RECIPE.model_copy(update={"accuracy": 0.75})
+    with pytest.raises(PackError, match=r"unseen\.parquet: missing.*--calibrate 5"):
+        build_pack(tmp_path / "pack", segmenter, emotion, asked)
+    checkpoint = shutil.copytree(emotion, tmp_path / "emotion")
+    # Ten crops, surest first; the wrong ones are the 4th, 6th, 8th and 10th: 6 of 8 are the most with 3 in 4 right.
+    truth = ["Angry" if i not in (3, 5, 7, 9) else "Happy" for i in range(10)]
+    crops = CropList(("Angry", "Happy"), tuple(LabelledCrop(str(i), b"", e) for i, e in enumerate(truth)))
+    logits = np.array([[2.0 - 0.1 * i, 0.0] for i in range(10)], np.float32)
+    Predictions(crops, logits).write(checkpoint / "unseen.parquet")
+    built = build_pack(tmp_path / "pack", segmenter, checkpoint, asked)
+    right = [0.75 if k == 4 else (k - sum(w < k for w in (3, 5, 7, 9))) / k for k in range(1, 11)]
+    most = max(k for k in range(1, 11) if right[k - 1] >= 0.75)
+    sure = 1 / (1 + np.exp(-logits[most - 1, 0]))
+    assert built.emotion.uncertain_below == pytest.approx(sure, abs=2e-4)
+    card = (built.path / "MODEL_CARD.md").read_text()
+    assert f"{most * 10}% are at or above it and {right[most - 1]:.0%} of those are right" in card
+    Predictions(crops, logits[::-1].copy()).write(checkpoint / "unseen.parquet")
+    with pytest.raises(PackError, match="no certainty gives 99% right"):
+        build_pack(tmp_path / "pack", segmenter, checkpoint, RECIPE.model_copy(update={"accuracy": 0.99}))
+
+
 def test_the_card_tells_data_figures_limits_and_commands(built: Pack) -> None:
     card = (built.path / "MODEL_CARD.md").read_text()
     for part in (
@@ -228,7 +255,8 @@ def test_the_card_tells_data_figures_limits_and_commands(built: Pack) -> None:
         "Macro-F1 0.667, balanced accuracy 0.750",
         "| Angry | 1.00 | 0.50 | 0.67 | 2 |",
         "| Happy | 0 | 1 |",
-        "not shown to be calibrated",
+        "Temperature 1.500, fitted on 4 crops of elsewhere: NLL 2.000 before, 1.000 after.",
+        f"An emotion less probable than {RECIPE.uncertain_below:g} is called `uncertain`: chosen by hand.",
         "started from random weights",
         "    make test",
         "- Knows nothing.",

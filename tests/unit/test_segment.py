@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from insideout.masks import Mask
-from insideout.segment import Character, _Letterbox, _mask_in_box, attach_parts, one_per_figure
+from insideout.segment import Character, Letterbox, attach_parts, mask_in_box, one_per_figure
 
 
 def _figure(name: str, score: float, x: int, y: int, w: int, h: int) -> Character:
@@ -49,7 +49,7 @@ def test_one_figure_is_named_once_by_its_best_score() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (1280, 720), (577, 1023), (64, 64)])
 def test_letterbox_is_a_multiple_of_the_stride_and_comes_back(height: int, width: int) -> None:
-    box = _Letterbox.fit(height, width, 320)
+    box = Letterbox.fit(height, width, 320)
     assert box.width % 32 == 0
     assert box.height % 32 == 0
     assert max(box.inner_width, box.inner_height) == 320
@@ -60,16 +60,16 @@ def test_letterbox_is_a_multiple_of_the_stride_and_comes_back(height: int, width
 
 def test_a_mask_is_resampled_to_where_it_was() -> None:
     """A disc drawn at the network's mask resolution lands on the same place of the picture."""
-    box = _Letterbox.fit(720, 1280, 320)
+    box = Letterbox.fit(720, 1280, 320)
     logits = np.full((box.height // 4, box.width // 4), -4.0, np.float32)
     rows, columns = np.mgrid[: logits.shape[0], : logits.shape[1]]
     # Centre of the picture: (640, 360) -> network (160, 90 + top) -> mask at a quarter of that.
     centre_x, centre_y = 160 / 4 - 0.5, (90 + box.top) / 4 - 0.5
     logits[np.hypot(columns - centre_x, rows - centre_y) < 8] = 4.0
-    mask = _mask_in_box(logits, (400.0, 100.0, 900.0, 620.0), box, 720, 1280)
+    mask = mask_in_box(logits, (400.0, 100.0, 900.0, 620.0), box, 720, 1280)
     assert mask is not None
     x, y, w, h = mask.box()
     assert (x + w / 2, y + h / 2) == pytest.approx((640, 360), abs=4)
     assert (w, h) == pytest.approx((2 * 8 * 16, 2 * 8 * 16), abs=24)
     assert mask.area == pytest.approx(np.pi * (8 * 16) ** 2, rel=0.08)
-    assert _mask_in_box(logits, (10.0, 10.0, 10.0, 40.0), box, 720, 1280) is None
+    assert mask_in_box(logits, (10.0, 10.0, 10.0, 40.0), box, 720, 1280) is None

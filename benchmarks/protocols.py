@@ -1,0 +1,138 @@
+"""Measure emotion recipes the way docs/results.md shows them: two protocols, several seeds, intervals.
+
+    python -m benchmarks.protocols train configs/emotion-student.yaml --protocol valid --seeds 0 1 2
+    python -m benchmarks.protocols table
+
+    valid   train on train, score on valid, as the export has them
+    scenes  five folds by scene over train and valid together: no choice was made on what is scored
+    frames  five folds over single frames: neighbours on both sides, as the student project split
+
+Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
+and is skipped where they are. With `--unseen` one more network per fold is trained without a fifth
+of the scenes of the fold's training part (`-unseen.parquet`); its predictions of them give the
+temperature, which so has seen nothing that is scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PREDICTIONS = Path(__file__).parent / "predictions"
+FOLDS = {"valid": 1, "scenes": 5, "frames": 5}
+DATA = Path("data/exports/classification")
+
+
+def fold_data(data: Path, protocol: str, fold: int, classes: list[str] | None, extra: Path | None):
+    """The crops of one training; `extra` adds training crops of an export whose scenes are not scored."""
+    from dataclasses import replace
+
+    from insideout.datasets.labelled import CropList, read_export
+    from insideout.recipes.crops import read_crops
+    from insideout.splits import gather, split_crops
+
+    found = read_crops(data, classes)
+    if protocol != "valid":
+        crops = gather(data, keep=list(found.classes))
+        by = {"scenes": "scene", "frames": "frame"}[protocol]
+        part = split_crops(crops, by, folds=FOLDS[protocol], seed=0)[fold]
+        everything = CropList(found.classes, tuple(crops))
+        found = replace(found, train=everything.take(part["train"]), valid=everything.take(part["valid"]))
+    if extra is not None:
+        scored = {crop.scene_key for crop in found.valid.crops}
+        more = [
+            crop
+            for crops in read_export(extra, ("train", "valid")).values()
+            for crop in crops
+            if crop.emotion in found.classes and crop.scene_key not in scored
+        ]
+        found = replace(found, train=CropList(found.classes, found.train.crops + tuple(more)))
+    return found
+
+
+def train_one(arguments: argparse.Namespace) -> None:
+    """One training in this process: the predictions of its fold, written when it is done."""
+    import torch
+
+    from insideout.evaluation.predictions import Predictions
+    from insideout.recipes.emotion import EmotionTraining
+    from insideout.recipes.emotion_recipe import EmotionRecipe
+
+    torch.set_num_threads(1)
+    recipe = EmotionRecipe.read(arguments.recipe, seed=arguments.seed)
+    data = fold_data(arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.extra)
+    if arguments.unseen:
+        data = data.inner_fold(0, 5)
+    began = time.monotonic()
+    training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
+    for _ in range(recipe.epochs):
+        training.train_epoch()
+    predictions = Predictions(data.valid, training.predict(data.valid))
+    arguments.target.parent.mkdir(parents=True, exist_ok=True)
+    predictions.write(arguments.target)
+    right = float((predictions.guesses == predictions.labels).mean())
+    print(f"{arguments.target.stem}: accuracy {right:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def train_all(arguments: argparse.Namespace) -> int:
+    """Every fold and seed that is not there yet, `--parallel` at a time, each in a process of one thread."""
+    name = arguments.name or arguments.recipe.stem
+    jobs = []
+    for seed in arguments.seeds:
+        for fold in range(FOLDS[arguments.protocol]):
+            stem = f"{arguments.protocol}-seed{seed}-fold{fold}"
+            for unseen in (False, True) if arguments.unseen and seed == arguments.seeds[0] else (False,):
+                target = PREDICTIONS / name / f"{stem}{'-unseen' if unseen else ''}.parquet"
+                if not target.exists():
+                    jobs.append((seed, fold, unseen, target))
+
+    def run(job: tuple[int, int, bool, Path]) -> int:
+        seed, fold, unseen, target = job
+        command = [sys.executable, "-m", "benchmarks.protocols", "one", str(arguments.recipe)]
+        command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
+        command += ["--data", str(arguments.data)] + (["--unseen"] if unseen else [])
+        for option in ("pretrained", "extra"):
+            if value := getattr(arguments, option):
+                command += [f"--{option}", str(value)]
+        return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        return max(pool.map(run, jobs), default=0)
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in ("train", "one"):
+        sub = commands.add_parser(command)
+        sub.add_argument("recipe", type=Path)
+        sub.add_argument("--data", type=Path, default=DATA)
+        sub.add_argument("--protocol", choices=sorted(FOLDS), default="valid")
+        sub.add_argument("--pretrained", type=Path)
+        sub.add_argument("--extra", type=Path)
+        sub.add_argument("--unseen", action="store_true")
+    commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
+    commands.choices["train"].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    commands.choices["train"].add_argument("--parallel", type=int, default=os.cpu_count() or 1)
+    commands.choices["one"].add_argument("--seed", type=int, default=0)
+    commands.choices["one"].add_argument("--fold", type=int, default=0)
+    commands.choices["one"].add_argument("--target", type=Path, required=True)
+    table = commands.add_parser("table")
+    table.add_argument("--data", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        from benchmarks.protocol_table import write_table
+
+        write_table(PREDICTIONS, arguments.data)
+        return 0
+    return train_all(arguments) if arguments.command == "train" else train_one(arguments) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

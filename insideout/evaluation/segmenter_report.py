@@ -1,0 +1,73 @@
+"""Write what is measured of a segmenter: metrics.json, and a table in Markdown."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from insideout.errors import DataError
+from insideout.evaluation.segmenter import SegmenterScores, Share, evaluate_segmenter
+from insideout.packs import Pack
+from insideout.store import Store
+
+
+def read_shots(path: Path) -> dict[int, str]:
+    """The shot of each frame ordinal, from a CSV with `shot`, `start_ordinal` and `end_ordinal` (exclusive).
+
+    Raises DataError for a table that is missing, unreadable or without these columns.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                ordinal: row["shot"]
+                for row in csv.DictReader(file)
+                for ordinal in range(int(row["start_ordinal"]), int(row["end_ordinal"]))
+            }
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a table of shots ({type(error).__name__}: {error}); it has the columns shot,"
+            " start_ordinal, end_ordinal"
+        ) from error
+
+
+def report_segmenter(
+    pack: Pack, data: Path, split: str, out: Path, *, shots: Path | None = None, device: str = "cpu"
+) -> list[str]:
+    """Measure a pack's segmenter on a YOLO export and write OUT/metrics.json and OUT/table.md.
+
+    Returns the lines to print. Raises as `evaluate_segmenter` does.
+    """
+    found = evaluate_segmenter(pack.segmenter, data, split, shots=read_shots(shots) if shots else None, device=device)
+    lines = list(_markdown(found))
+    store = Store(out)
+    store.write("table.md", ("\n".join(lines) + "\n").encode())
+    store.write("metrics.json", json.dumps({"pack": pack.digest, **found}, indent=1).encode())
+    return lines
+
+
+def _markdown(found: SegmenterScores) -> Iterable[str]:
+    yield f"{found['frames']} frames of {found['shots']} shots, split {found['split']}"
+    yield ""
+    yield "| class | instances | mask mAP50 | mask mAP50-95 | box mAP50 | box mAP50-95 |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in found["average_precision"].items():
+        figures = (f"{row[key]:.3f}" for key in ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95"))
+        yield f"| {name} | {row['instances']} | " + " | ".join(figures) + " |"
+    yield ""
+    yield f"| at confidence {found['confidence']:g} | | 95 % interval over shots | of |"
+    yield "|---|---|---|---|"
+    for name, share in found["recall_by_size"].items():
+        yield _row(f"recall, {name}", share)
+    yield _row("false positives per 1,000 character-free frames", found["false_positives_per_1000_frames"], ".1f")
+    yield _row("screen time found", found["screen_time_found"])
+    for name, share in found["screen_time_found_by_character"].items():
+        yield _row(f"screen time found, {name}", share)
+
+
+def _row(name: str, share: Share, form: str = ".3f") -> str:
+    value, low, high = (
+        "-" if number is None else format(number, form) for number in (share["value"], share["low"], share["high"])
+    )
+    return f"| {name} | {value} | {low} to {high} | {share['count']} |"
