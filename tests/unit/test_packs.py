@@ -60,7 +60,8 @@ def emotion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     meta = {
         "architecture": "resnet50", "classes": classes, "size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2],
         "temperature": 1.5, "temperature_fitted_on": "4 crops of elsewhere",
-        "unseen_nll": {"before": 2.0, "after": 1.0}, "epoch": 3, "pretrained": None, "recipe": {"batch": 32, "face": {"hue": 0}},
+        "unseen_nll": {"before": 2.0, "after": 1.0}, "epoch": 3, "pretrained": None,
+        "recipe": {"batch": 32, "face": {"hue": 0}},
         "valid": figures | {"nll_at_temperature": 0.5},
         "data": {"train": {"Angry": 5, "Happy": 6}, "valid": {"Angry": 2, "Happy": 1},
                  "shots": {"train": 4, "valid": 2}, "shots_in_both": 0, "left_out": {"train": {"Sad": 3}}},
