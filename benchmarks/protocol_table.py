@@ -80,7 +80,7 @@ def _baselines(data: Path, protocol: str) -> dict[str, Predictions]:
     parts: defaultdict[str, list[Predictions]] = defaultdict(list)
     features: dict[str, np.ndarray] = {}
     for fold in range(FOLDS[protocol]):
-        crops = fold_data(data, protocol, fold, ["Afraid", "Angry", "Happy", "Neutral", "Surprised"], None)
+        crops = fold_data(data, protocol, fold, ["Afraid", "Angry", "Happy", "Neutral", "Surprised"])
         for name, found in baselines(crops.train, crops.valid).items():
             parts[name].append(found)
         for split in (crops.train, crops.valid):

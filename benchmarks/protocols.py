@@ -1,6 +1,8 @@
-"""Measure emotion recipes the way docs/results.md shows them: two protocols, several seeds, intervals.
+r"""Measure emotion recipes the way docs/results.md shows them: two protocols, several seeds, intervals.
 
     python -m benchmarks.protocols train configs/emotion-student.yaml --protocol valid --seeds 0 1 2
+    python -m benchmarks.protocols train configs/emotion-bbb.yaml --pretrained PUBLISHED --run runs/film \
+      --labels runs/labels.csv --protocol scenes --unseen
     python -m benchmarks.protocols table
 
     valid   train on train, score on valid, as the export has them
@@ -21,21 +23,33 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+
+import torch
+
+from insideout.datasets.crop_table import read_crop_table
+from insideout.datasets.labelled import CropList
+from insideout.evaluation.predictions import Predictions
+from insideout.recipes.crops import CropData, read_crops
+from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.splits import gather, split_crops
 
 PREDICTIONS = Path(__file__).parent / "predictions"
 FOLDS = {"valid": 1, "scenes": 5, "frames": 5}
 DATA = Path("data/exports/classification")
 
 
-def fold_data(data: Path, protocol: str, fold: int, classes: list[str] | None, extra: Path | None):
-    """The crops of one training; `extra` adds training crops of an export whose scenes are not scored."""
-    from dataclasses import replace
-
-    from insideout.datasets.labelled import CropList, read_export
-    from insideout.recipes.crops import read_crops
-    from insideout.splits import gather, split_crops
-
+def fold_data(
+    data: Path,
+    protocol: str,
+    fold: int,
+    classes: list[str] | None,
+    run: Path | None = None,
+    labels: Path | None = None,
+) -> CropData:
+    """The crops of one training; those of `run` by `labels` are added to train where their scene is not scored."""
     found = read_crops(data, classes)
     if protocol != "valid":
         crops = gather(data, keep=list(found.classes))
@@ -43,11 +57,11 @@ def fold_data(data: Path, protocol: str, fold: int, classes: list[str] | None, e
         part = split_crops(crops, by, folds=FOLDS[protocol], seed=0)[fold]
         everything = CropList(found.classes, tuple(crops))
         found = replace(found, train=everything.take(part["train"]), valid=everything.take(part["valid"]))
-    if extra is not None:
+    if run is not None and labels is not None:
         scored = {crop.scene_key for crop in found.valid.crops}
         more = [
             crop
-            for crops in read_export(extra, ("train", "valid")).values()
+            for crops in read_crop_table(run, labels).values()
             for crop in crops
             if crop.emotion in found.classes and crop.scene_key not in scored
         ]
@@ -57,15 +71,11 @@ def fold_data(data: Path, protocol: str, fold: int, classes: list[str] | None, e
 
 def train_one(arguments: argparse.Namespace) -> None:
     """One training in this process: the predictions of its fold, written when it is done."""
-    import torch
-
-    from insideout.evaluation.predictions import Predictions
-    from insideout.recipes.emotion import EmotionTraining
-    from insideout.recipes.emotion_recipe import EmotionRecipe
-
     torch.set_num_threads(1)
     recipe = EmotionRecipe.read(arguments.recipe, seed=arguments.seed)
-    data = fold_data(arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.extra)
+    data = fold_data(
+        arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.run, arguments.labels
+    )
     if arguments.unseen:
         data = data.inner_fold(0, 5)
     began = time.monotonic()
@@ -96,7 +106,7 @@ def train_all(arguments: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "benchmarks.protocols", "one", str(arguments.recipe)]
         command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
         command += ["--data", str(arguments.data)] + (["--unseen"] if unseen else [])
-        for option in ("pretrained", "extra"):
+        for option in ("pretrained", "run", "labels"):
             if value := getattr(arguments, option):
                 command += [f"--{option}", str(value)]
         return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
@@ -115,7 +125,8 @@ def main() -> int:
         sub.add_argument("--data", type=Path, default=DATA)
         sub.add_argument("--protocol", choices=sorted(FOLDS), default="valid")
         sub.add_argument("--pretrained", type=Path)
-        sub.add_argument("--extra", type=Path)
+        sub.add_argument("--run", type=Path, help="output of `insideout label --crops`, with --labels")
+        sub.add_argument("--labels", type=Path)
         sub.add_argument("--unseen", action="store_true")
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
     commands.choices["train"].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

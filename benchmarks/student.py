@@ -33,10 +33,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_models(pack: Path | None, threads: int) -> tuple[YOLO, torch.nn.Module, dict[int, str], list[str]]:
-    """The two networks with the weights of a pack, or with random ones where there is none.
+    """The segmenter with the weights of a pack, and a ResNet50 with the pack's where it has one.
 
-    Returns them with the names of the characters by class index and those of the emotions. Random
-    weights find next to nothing: they test that this script runs, not how fast the work is.
+    Returns them with the names of the characters by class index and those of the emotions. Where
+    the pack has another emotion network, that of the ResNet50 is random, which takes the same time.
+    Without a pack both are random: the segmenter then finds next to nothing, which tests that this
+    script runs, not how fast the work is.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -51,7 +53,8 @@ def load_models(pack: Path | None, threads: int) -> tuple[YOLO, torch.nn.Module,
     classifier = resnet50(num_classes=len(emotions)).eval()
     if weights is not None:
         segmenter.model.load_state_dict(load_file(weights.segmenter.weights))
-        classifier.load_state_dict(load_file(weights.emotion.weights))
+        if weights.emotion.architecture == "resnet50":
+            classifier.load_state_dict(load_file(weights.emotion.weights))
     segmenter.model = segmenter.model.float().eval()
     segmenter.model.names = dict(enumerate(classes))
     parts = set(weights.segmenter.parts) if weights else {"head"}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from insideout.errors import UsageError
 from pipelines.data_faces import data_faces
 
 data_app = typer.Typer(help="Fetch the open film and write training data.", no_args_is_help=True)
@@ -57,6 +58,7 @@ def data_labels(
     run: Annotated[str, typer.Option(help="What `insideout label FILM --crops --out DIR` wrote.")],
     out: Annotated[Path, typer.Option(help="Table of labels (CSV) for `train emotion --data DIR --labels TABLE`.")],
     labels: Annotated[Path, typer.Option(help="Folder of the label files.")] = Path("data/bbb"),
+    split: Annotated[str | None, typer.Option(help="Labels of this split only: train or valid.")] = None,
     longest: Annotated[
         int, typer.Option("--spread", min=0, help="Spread training labels over gaps of at most so many frames.")
     ] = 0,
@@ -66,11 +68,14 @@ def data_labels(
     from insideout.datasets.spread import RunTracks, bundled_labels, locate_all, spread, write_labels
 
     given = bundled_labels(labels)
+    if split not in (None, "train", "valid"):
+        raise UsageError(f"--split {split}: the bundled labels have train and valid")
     tracks = RunTracks(run, film_digest(labels)[:16])
     located, lost = locate_all(given, tracks)
-    for split in ("train", "valid"):
-        n, missed = (sum(label.split == split for label in of) for of in (located, lost))
-        typer.echo(f"{split}: {n} labels are of characters of the run, {missed} of none it found")
+    for side in ("train", "valid"):
+        n, missed = (sum(label.split == side for label in of) for of in (located, lost))
+        typer.echo(f"{side}: {n} labels are of characters of the run, {missed} of none it found")
     table = spread(located, tracks, longest) if longest else located
+    table = [label for label in table if split in (None, label.split)]
     write_labels(table, out)
-    typer.echo(f"{len(table)} labels, {len(table) - len(located)} of them spread: {out}")
+    typer.echo(f"{len(table)} labels: {out}")

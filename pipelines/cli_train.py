@@ -66,8 +66,10 @@ def train_segmenter(
 def train_emotion(
     out: Annotated[str, typer.Option(help="Run folder or fsspec URL; running again goes on from its last checkpoint.")],
     data: Annotated[
-        str | None,
-        typer.Option(help="Folder with train/ and valid/, each with a folder per emotion; or a run, with --labels."),
+        list[str] | None,
+        typer.Option(
+            help="Folder of train/ and valid/, each with a folder per emotion; or a run, with --labels. Repeat to join."
+        ),
     ] = None,
     recipe: Recipe = None,
     labels: Annotated[
@@ -96,16 +98,16 @@ def train_emotion(
     settings = EmotionRecipe.read(recipe) if recipe else EmotionRecipe()
     if calibrate == 1:
         raise UsageError("--calibrate 1: one fold leaves nothing to train on; give 2 or more")
-    if data is None and stage is Stage.film:
+    if not data and stage is Stage.film:
         raise UsageError("give --data, a folder with train/ and valid/, or --stage faces for the bundled faces")
-    if data is None:
-        data = _render_faces(out)
+    if not data:
+        data = [_render_faces(out)]
     from pipelines.cluster import connected
     from pipelines.train_emotion import run
 
     with connected(address, training=True):
         best = run(
-            absolute(data),
+            [absolute(source) for source in data],
             settings,
             absolute(out),
             workers=workers,

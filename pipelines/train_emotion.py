@@ -15,6 +15,7 @@ import logging
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ RESULT = ("model.safetensors", "meta.json", "valid.parquet")
 class Job:
     """What every worker is told: plain values, since they travel to other machines."""
 
-    data: str
+    data: tuple[str, ...]
     labels: str | None
     recipe: dict[str, Any]
     threads: int
@@ -59,7 +60,7 @@ class Job:
 
 
 def run(
-    data: Path | str,
+    data: Path | str | Sequence[Path | str],
     recipe: EmotionRecipe,
     out: Path | str,
     *,
@@ -88,7 +89,8 @@ def run(
     out, store = str(out), Store(out)
     workers = max(workers, gpus)
     threads = _share(workers, gpus, cpus)
-    job = Job(str(data), str(labels) if labels else None, recipe.model_dump(), threads, None)
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    job = Job(tuple(map(str, sources)), str(labels) if labels else None, recipe.model_dump(), threads, None)
     crops = job.read()
     for split, classes in crops.left_out.items():
         print(f"{split}: left out " + ", ".join(f"{n} {name}" for name, n in classes.items()), flush=True)
@@ -98,7 +100,7 @@ def run(
     crops = crops.without(unreadable)
     found = audit(crops.train.crops, crops.valid.crops, hashes=False)
     if not allow_leaks:
-        refuse_leaks({"train and valid": found}, str(data))
+        refuse_leaks({"train and valid": found}, ", ".join(map(str, sources)))
     for leak in found.leaks:
         print(f"leak, allowed: {leak}", flush=True)
     _claim(store, recipe, crops.digest(), str(pretrained) if pretrained else "none")
@@ -179,7 +181,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """What every worker does: its share of each batch; worker 0 evaluates and saves."""
     job = Job(**config)
     torch.set_num_threads(job.threads)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of each checkpoint, by its path
+    logging.disable(logging.INFO)  # Ray tells of each checkpoint, by its path
     context = ray.train.get_context()
     rank = context.get_world_rank()
     recipe = EmotionRecipe(**job.recipe)

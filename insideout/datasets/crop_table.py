@@ -6,7 +6,8 @@ RUN is written by `insideout label … --crops`, on local disk or any fsspec sto
 CSV or Parquet file with a row per crop or per track: `emotion`, `split` (train, valid or val, test),
 and what the row is about: `track`, or `ordinal` and `character`. Where a row gives more of `shot`,
 `track`, `ordinal` and `character`, all of it must fit. `film` may be left out where RUN has one;
-`scene` and `p_CLASS` (shares of annotators' votes) are optional.
+`scene`, `as_shot` (the annotators' name of the shot, where they number shots otherwise than the run)
+and `p_CLASS` (shares of annotators' votes) are optional.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class _Label:
     track: int | None
     character: str
     votes: Mapping[str, float] | None
+    as_shot: str = ""
 
     def says(self) -> tuple[object, ...]:
         """What must agree where two rows are about the same crop."""
@@ -113,7 +115,7 @@ def read_crop_table(run: str | Path, labels: Path) -> dict[str, list[LabelledCro
                     emotion=label.emotion,
                     film=film,
                     scene=label.scene,
-                    shot=str(crop.shot),
+                    shot=label.as_shot or str(crop.shot),
                     track=str(crop.track),
                     character=crop.character,
                     ordinal=crop.ordinal,
@@ -177,6 +179,7 @@ def _label(labels: Path, row: str, record: Mapping[str, str]) -> _Label:
         track=_whole(labels, row, record, "track"),
         character=record.get("character", ""),
         votes=_votes(labels, row, record),
+        as_shot=record.get("as_shot", ""),
     )
     if label.track is None and (label.ordinal is None or not label.character):
         raise DataError(f"{labels}: {row}: names no crop; fill in track, or ordinal and character")

@@ -23,7 +23,7 @@ from insideout.store import Store
 
 #: A label is of the character whose head, or box where no head was found, overlaps its head at least so much.
 _SAME = 0.3
-_COLUMNS = ("film", "ordinal", "track", "emotion", "split", "scene")
+_COLUMNS = ("film", "ordinal", "track", "emotion", "split", "scene", "as_shot")
 _READ = ("ordinal", "track", *(f"{kind}_{side}" for kind in ("head", "box") for side in "xywh"))
 
 
@@ -37,6 +37,7 @@ class HeadLabel:
     split: str
     """train, valid or test."""
     scene: str
+    shot: str
     head: Box
     track: int | None = None
     votes: tuple[tuple[str, float], ...] = ()
@@ -47,7 +48,7 @@ def bundled_labels(folder: Path) -> list[HeadLabel]:
     film = film_digest(folder)[:16]
     return [
         HeadLabel(
-            film, ordinal, figure.emotion, SPLITS[frame.split], str(frame.scene), figure.head,
+            film, ordinal, figure.emotion, SPLITS[frame.split], str(frame.scene), str(frame.shot), figure.head,
             votes=tuple(sorted(figure.votes.items())),
         )
         for ordinal, frame in sorted(read_labels(folder).items())
@@ -143,6 +144,6 @@ def write_labels(labels: Sequence[HeadLabel], path: Path) -> None:
     table.writerow([*_COLUMNS, *(f"p_{name}" for name in emotions)])
     for label in labels:
         votes = dict(label.votes)
-        row = [label.film, label.ordinal, label.track, label.emotion, label.split, label.scene]
+        row = [label.film, label.ordinal, label.track, label.emotion, label.split, label.scene, label.shot]
         table.writerow([*row, *(f"{votes[name]:.4f}" if name in votes else "" for name in emotions)])
     Store(path.parent).write(path.name, text.getvalue().encode())

@@ -17,6 +17,7 @@ from insideout.crops import resize, square
 from insideout.datasets.crop_table import read_crop_table
 from insideout.datasets.labelled import CropList, LabelledCrop, read_export
 from insideout.errors import DataError
+from insideout.store import Store
 
 Balance = Literal["none", "sqrt", "equal"]
 Pictures = npt.NDArray[np.uint8]
@@ -90,20 +91,40 @@ def _bytes(picture: Path | bytes) -> int:
     return len(picture) if isinstance(picture, bytes) else picture.stat().st_size
 
 
-def read_crops(data: str | Path, keep: Sequence[str] | None = None, labels: Path | None = None) -> CropData:
-    """Read the training and validation crops of an export, a folder of pictures per split and class.
+def read_crops(
+    data: str | Path | Sequence[str | Path], keep: Sequence[str] | None = None, labels: Path | None = None
+) -> CropData:
+    """Read the training and validation crops of one or several sources.
 
-    With `labels`, `data` is the output of `insideout label --crops` and `labels` the table that says
-    what its crops show (`insideout.datasets.crop_table`). `keep` names the classes to use; without
+    A source is an export, a folder of pictures per split and class, or the output of `insideout
+    label --crops`; `labels` is the table that says what the crops of the latter show
+    (`insideout.datasets.crop_table`). `keep` names the classes to use; without
     it all are. The order of the classes is alphabetical. Raises DataError for a missing split, a
     class folder without pictures, classes that differ between the splits, a class of `keep` that is
     not there, and fewer than two classes.
     """
-    found = read_crop_table(data, labels) if labels else read_export(Path(data), ("train", "valid"))
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    found: dict[str, list[LabelledCrop]] = {}
+    for source in sources:
+        for split, crops in _read_source(source, labels).items():
+            found.setdefault(split, []).extend(crops)
+    where = ", ".join(map(str, sources))
     for split in ("train", "valid"):
         if split not in found:
-            raise DataError(f"{data}: no {split} crops; an export has train/ and valid/, each with class folders")
-    return select(found, keep, str(data))
+            raise DataError(f"{where}: no {split} crops; an export has train/ and valid/, each with class folders")
+    return select(found, keep, where)
+
+
+def _read_source(source: str | Path, labels: Path | None) -> dict[str, list[LabelledCrop]]:
+    if not Store(source).list("characters", ".parquet"):
+        return read_export(Path(source), ("train", "valid"))
+    if labels is None:
+        raise DataError(
+            f"{source}: the output of `insideout label`; say with --labels what its crops show"
+            " (`insideout data labels` makes such a table for the bundled film)"
+        )
+    found = read_crop_table(source, labels)
+    return {split: found[split] for split in ("train", "valid") if split in found}
 
 
 def select(found: Mapping[str, Sequence[LabelledCrop]], keep: Sequence[str] | None, where: str) -> CropData:
