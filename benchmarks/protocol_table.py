@@ -31,8 +31,6 @@ def write_table(folder: Path, data: Path) -> None:
     found: dict[str, dict[str, Any]] = {}
     for protocol in FOLDS:
         rows = {name: seeds for name, seeds in _trained(folder, protocol) if seeds}
-        if not rows:
-            continue
         for name, predictions in _baselines(data, protocol).items():
             rows[name] = [predictions]
         found[protocol] = _score(rows)
@@ -43,7 +41,7 @@ def write_table(folder: Path, data: Path) -> None:
 
 def _trained(folder: Path, protocol: str) -> Iterable[tuple[str, list[Predictions]]]:
     """By recipe one table of predictions per seed whose folds are complete, each fold at its own temperature."""
-    for recipe in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for recipe in sorted(path for path in folder.glob("*") if path.is_dir()):
         seeds: defaultdict[int, dict[int, Path]] = defaultdict(dict)
         for path in recipe.glob(f"{protocol}-seed*-fold?.parquet"):
             _, seed, fold = path.stem.split("-")

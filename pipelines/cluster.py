@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Ray prints an error for every pool of actors that takes arguments (ray-project/ray#57733).
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -51,10 +53,6 @@ def connected(address: str | None = None, *, training: bool = False) -> Iterator
     used and left as it is. Raises UsageError when nothing answers at the address.
     """
     ours = not ray.is_initialized()
-    if not training:
-        # Ray prints an error for every pool of actors that takes arguments (ray-project/ray#57733). With what
-        # the workers print, in training, each process would announce this setting.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ours:
         target = address or os.environ.get("RAY_ADDRESS") or "local"
         local: dict[str, object] = {"include_dashboard": training} if target == "local" else {}
