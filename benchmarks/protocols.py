@@ -80,6 +80,7 @@ def train_one(arguments: argparse.Namespace) -> None:
         data = data.inner_fold(0, 5)
     began = time.monotonic()
     training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
+    training.start()
     for _ in range(recipe.epochs):
         training.train_epoch()
     predictions = Predictions(data.valid, training.predict(data.valid))

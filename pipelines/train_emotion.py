@@ -199,12 +199,17 @@ def train_worker(config: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             training.restore(Path(folder))
+    else:
+        training.start()
     fold = "" if job.fold is None else f"fold {job.fold + 1}/{job.folds}  "
-    while training.epoch < recipe.epochs:
+    # A probe alone has no epoch, and one checkpoint all the same.
+    while training.epoch < recipe.epochs or (recipe.epochs == 0 and checkpoint is None):
         began = time.monotonic()
-        loss = training.train_epoch()
+        loss = training.train_epoch() if recipe.epochs else training.history[-1]["loss"]
         if rank != 0:
             ray.train.report({"loss": loss})
+            if recipe.epochs == 0:
+                break
             continue
         figures = training.evaluate()
         with tempfile.TemporaryDirectory() as folder:
@@ -218,6 +223,8 @@ def train_worker(config: dict[str, Any]) -> None:
             f"  {time.monotonic() - began:.1f} s\n"
         )
         sys.stdout.flush()
+        if recipe.epochs == 0:
+            break
 
 
 def _arrow(store: Store) -> Any:

@@ -11,12 +11,13 @@ of a network that was never trained on emotions of this film.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -114,16 +115,35 @@ def _regression(
     standardise: bool,
     seed: int,
 ) -> Predictions:
-    """Choose the strength by macro-F1 over all held-out folds together, then fit on all of `train`."""
+    model = fit_regression(train, train_features, group, standardise=standardise, seed=seed)
+    return _predictions(test, model.predict_proba(test_features.astype(np.float64)))
+
+
+def fit_regression(
+    train: CropList,
+    features: Features,
+    group: Callable[[LabelledCrop], str],
+    *,
+    standardise: bool = True,
+    by: Literal["macro_f1", "log_loss"] = "macro_f1",
+    seed: int = 0,
+) -> Pipeline:
+    """Fit a logistic regression to features float32 [n, d] of the crops, classes weighing the same.
+
+    The strength of its penalty is chosen by macro-F1, or by the loss, over all held-out folds
+    together, which never part a `group`. Raises DataError for too few groups or crops of a class.
+    """
     folds = _folds(train, group, seed)
-    features = train_features.astype(np.float64)
+    wide = features.astype(np.float64)
 
     def score(strength: float) -> float:
-        guesses = cross_val_predict(_model(strength, standardise), features, train.labels, cv=folds)
-        return float(f1_score(train.labels, guesses, average="macro"))
+        model, labels = _model(strength, standardise), train.labels
+        if by == "macro_f1":
+            return float(f1_score(labels, cross_val_predict(model, wide, labels, cv=folds), average="macro"))
+        shares = cross_val_predict(model, wide, labels, cv=folds, method="predict_proba")
+        return -float(log_loss(labels, shares, labels=range(len(train.classes))))
 
-    model = _model(max(STRENGTHS, key=score), standardise).fit(features, train.labels)
-    return _predictions(test, model.predict_proba(test_features.astype(np.float64)))
+    return _model(max(STRENGTHS, key=score), standardise).fit(wide, train.labels)
 
 
 def _model(strength: float, standardise: bool) -> Pipeline:

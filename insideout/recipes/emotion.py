@@ -27,6 +27,7 @@ from insideout.precision import use_bf16
 from insideout.recipes.augment import HEADROOM, augment
 from insideout.recipes.crops import CropData, CropLoader, class_weights, epoch_order
 from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.recipes.probe import fit_last_layer
 from insideout.recipes.scores import scores
 from insideout.recipes.synced_norm import sync_batch_norm
 
@@ -94,6 +95,27 @@ class EmotionTraining:
         self.threads = threads
         self.predicted: Predictions | None = None
         self.history: list[dict[str, float]] = []
+
+    def start(self) -> None:
+        """What comes before the first epoch, on every worker alike: the probe, where the recipe has one.
+
+        Raises DataError where there are too few scenes or crops of a class for a probe.
+        """
+        if self.recipe.probe == "none":
+            return
+        loader = CropLoader(self.data.train, self.recipe.size, threads=self.threads, cache_bytes=0)
+
+        def load(indices: npt.NDArray[np.int64]) -> Tensor:
+            pictures = torch.from_numpy(loader.load(indices)).permute(0, 3, 1, 2).to(self.device)
+            return self._normalise(pictures.float() / 255)
+
+        fit_last_layer(self.network, self.layout, self.data.train, load, self.recipe.seed)
+        if self.average is not None:
+            self.average.module.load_state_dict(self.network.state_dict())
+        if self.recipe.epochs == 0:
+            votes = torch.from_numpy(self.data.train.labels)
+            loss = nn.functional.cross_entropy(torch.from_numpy(self.predict(self.data.train)), votes)
+            self.history.append({"epoch": 0, "loss": loss.item()})
 
     def train_epoch(self) -> float:
         """Train one epoch and return its mean loss over all workers.

@@ -28,7 +28,10 @@ class EmotionRecipe(Recipe):
     """Part of the training after which pictures have their full size."""
     batch: int = Field(32, ge=2)
     """Crops in one step, over all workers together."""
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(30, ge=0)
+    """0 is for a probe alone."""
+    probe: Literal["none", "logistic"] = "none"
+    """`logistic` starts with the last layer that a logistic regression on the pretrained features gives."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.001, gt=0)
     head_lr: float | None = Field(None, gt=0)
@@ -74,7 +77,9 @@ class EmotionRecipe(Recipe):
             raise ValueError(f"size: {self.backbone} needs at least {plan.least} px")
         if self.start_size is not None and self.start_size > self.size:
             raise ValueError("start_size is larger than size")
-        if self.probe_epochs >= self.epochs:
+        if self.epochs == 0 and self.probe == "none":
+            raise ValueError("epochs: 0 trains nothing; give `probe: logistic`, or some epochs")
+        if self.probe_epochs >= max(1, self.epochs):
             raise ValueError("probe_epochs leaves no epoch for fine-tuning; lower it or raise epochs")
         return self
 

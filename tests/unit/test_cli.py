@@ -75,6 +75,7 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
         (["report", "nothing-here"], "nothing-here"),
         (["pack", "verify", "nothing-here"], "nothing-here"),
         (["train", "emotion", "--out", "o"], "give --data"),
+        (["train", "emotion", "--out", "s3://bucket/o", "--stage", "faces"], "insideout data faces"),
         (["train", "emotion", "--data", "nothing-here", "--out", "o", "--calibrate", "1"], "--calibrate 1"),
         (["split", "nothing-here", "--out", "o"], "nothing-here"),
         (["evaluate", "nothing-here", "--data", "nothing-there"], "nothing-here"),

@@ -137,6 +137,22 @@ def test_a_probe_moves_the_last_layer_only_and_then_stages_learn_the_slower_the_
     assert rates["features.0.0.weight"] == pytest.approx(0.01 * 0.5**4)
 
 
+@pytest.mark.parametrize("names", [("Angry", "Happy"), ("Angry", "Happy", "Sad")])
+def test_a_probe_is_the_logistic_regression_on_the_features(names: tuple[str, ...], tmp_path: Path) -> None:
+    counts = {"train": dict.fromkeys(names, 8), "valid": dict.fromkeys(names, 3)}
+    data = read_crops(write_export(tmp_path, counts, shots=(1, 2, 3, 4)))
+    training = EmotionTraining(TINY.model_copy(update={"probe": "logistic", "epochs": 0}), data)
+    body = {key: value.clone() for key, value in training.network.state_dict().items() if key.startswith("features")}
+    training.start()
+    assert training.network.classifier[1].out_features == len(names)
+    # Brighter with each class, which any features tell apart.
+    assert (training.predict(data.valid).argmax(1) == data.valid.labels).all()
+    assert all(torch.equal(body[key], training.network.state_dict()[key]) for key in body)
+    assert training.history[0]["epoch"] == 0
+    with pytest.raises(ValidationError, match="trains nothing"):
+        EmotionRecipe(epochs=0)
+
+
 def test_frozen_stages_and_norms_stay_as_they_are(data: CropData) -> None:
     recipe = TINY.model_copy(update={"freeze": 2, "lr": 0.01})
     training = EmotionTraining(recipe, data)
