@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,15 @@ from insideout.recipes.yolo_data import read_yolo_data as read_yolo_data
 from insideout.recipes.yolo_data import read_yolo_export, thin_negatives
 from insideout.yolo import float32_boxes, set_ultralytics_environment
 
-say: Tell = partial(print, flush=True)
+
+def say(line: str) -> None:
+    """Print a line at once.
+
+    Not `partial(print)`: Ray puts another `print` in place of the built-in one, and what holds the
+    built-in can then not be sent to the processes that ultralytics starts for several GPUs.
+    """
+    print(line, flush=True)
+
 
 #: The name that `pretrained` has for ultralytics' published weights.
 COCO = "coco"
