@@ -187,9 +187,9 @@ def label_main() -> None:
     main()
 
 
-def train_emotion_main() -> None:
-    """`python -m pipelines.train_emotion`: the command on its own."""
-    sys.argv[1:1] = ["train", "emotion"]
+def train_main(model: str) -> None:
+    """`python -m pipelines.train_emotion` and `…train_segmenter`: each command on its own."""
+    sys.argv[1:1] = ["train", model]
     main()
 
 

@@ -3,7 +3,7 @@
 crops -> workers (DDP) -> a checkpoint each epoch -> the best by macro-F1 on valid, or the last
       -> with --calibrate, folds of train by scene -> out-of-fold predictions -> temperature
 
-python -m pipelines.train_emotion EXPORT configs/emotion-student.yaml DIR
+python -m pipelines.train_emotion --data EXPORT --recipe configs/emotion-student.yaml --out DIR
 """
 
 from __future__ import annotations
@@ -275,6 +275,6 @@ def _first_line(error: BaseException) -> str:
 
 if __name__ == "__main__":
     # Functions of __main__ travel to the workers by value, with all they touch; of a module by name.
-    from pipelines.cli import train_emotion_main
+    from pipelines.cli import train_main
 
-    train_emotion_main()
+    train_main("emotion")

@@ -2,7 +2,7 @@
 
 export -> checks, here -> one task -> a checkpoint and a line of metrics each epoch -> the best
 
-python -m pipelines.train_segmenter EXPORT configs/segmenter-student.yaml DIR
+python -m pipelines.train_segmenter --data EXPORT --recipe configs/segmenter-student.yaml --out DIR
 """
 
 from __future__ import annotations
@@ -97,30 +97,7 @@ def fit(gpus: int, cpus: int | None) -> int:
 
 
 if __name__ == "__main__":
-    import typer
-
     # Functions of __main__ travel to the workers by value, with all they touch; of a module by name.
-    from pipelines.cluster import connected
-    from pipelines.train_segmenter import run
+    from pipelines.cli import train_main
 
-    def main(
-        data: Path,
-        recipe: Path,
-        out: Path,
-        gpus: int = 0,
-        cpus: int | None = None,
-        pretrained: str | None = None,
-        resume: bool = False,
-        allow_leaks: bool = False,
-        address: str | None = None,
-    ) -> None:
-        """Train on the YOLO export DATA by RECIPE; the best checkpoint is OUT/run/weights/best.pt."""
-        settings = SegmenterRecipe.read(recipe)
-        with connected(address, training=True):
-            best = run(
-                data.resolve(), settings, out.resolve(),
-                gpus=gpus, cpus=cpus, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks,
-            )  # fmt: skip
-        print(best)
-
-    typer.run(main)
+    train_main("segmenter")

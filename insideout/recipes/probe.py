@@ -38,8 +38,8 @@ def fit_last_layer(
     """Set the last layer of a network to the logistic regression that fits the crops best.
 
     `load` gives normalised pictures, float32 [n, 3, size, size], by index. Crops and their mirror
-    images are fitted; the penalty is chosen by the loss on folds over scenes. Raises DataError where there are
-    too few scenes or crops of a class for that.
+    images are fitted; the penalty is chosen by the loss on folds over scenes. Raises DataError
+    where there are too few scenes or crops of a class for that.
     """
     linear = last_layer(network, layout)
     seen: list[Tensor] = []
