@@ -30,6 +30,9 @@ def write_table(folder: Path, data: Path) -> None:
     """Score everything in `folder` and the baselines beside it; write benchmarks/emotion.json and print Markdown."""
     found: dict[str, dict[str, Any]] = {}
     for protocol in FOLDS:
+        rows = {name: seeds for name, seeds in _trained(folder, protocol, "-found") if seeds}
+        if rows:
+            found[f"{protocol}, heads that the segmenter found"] = _score(rows)
         rows = {name: seeds for name, seeds in _trained(folder, protocol) if seeds}
         for name, predictions in _baselines(data, protocol).items():
             rows[name] = [predictions]
@@ -39,12 +42,12 @@ def write_table(folder: Path, data: Path) -> None:
         print("\n".join(_markdown(protocol, scored)))
 
 
-def _trained(folder: Path, protocol: str) -> Iterable[tuple[str, list[Predictions]]]:
+def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str, list[Predictions]]]:
     """By recipe one table of predictions per seed whose folds are complete, each fold at its own temperature."""
     for recipe in sorted(path for path in folder.glob("*") if path.is_dir()):
         seeds: defaultdict[int, dict[int, Path]] = defaultdict(dict)
-        for path in recipe.glob(f"{protocol}-seed*-fold?.parquet"):
-            _, seed, fold = path.stem.split("-")
+        for path in recipe.glob(f"{protocol}-seed*-fold?{kind}.parquet"):
+            _, seed, fold = path.stem.removesuffix(kind).split("-")
             seeds[int(seed[4:])][int(fold[4:])] = path
         first = min(seeds, default=0)
         temperatures = [

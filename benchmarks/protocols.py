@@ -1,6 +1,6 @@
 r"""Measure emotion recipes the way docs/results.md shows them: two protocols, several seeds, intervals.
 
-    python -m benchmarks.protocols train configs/emotion-student.yaml --protocol valid --seeds 0 1 2
+    python -m benchmarks.protocols train configs/emotion-student.yaml --run runs/film --found runs/found.csv
     python -m benchmarks.protocols train configs/emotion-bbb.yaml --pretrained PUBLISHED --run runs/film \
       --labels runs/labels.csv --protocol scenes --unseen
     python -m benchmarks.protocols table
@@ -12,7 +12,8 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
 Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
 and is skipped where they are. With `--unseen` one more network per fold is trained without a fifth
 of the scenes of the fold's training part (`-unseen.parquet`); its predictions of them give the
-temperature, which so has seen nothing that is scored.
+temperature, which so has seen nothing that is scored. With `--found` each network also judges the
+heads that the segmenter found by itself (`-found.parquet`), as far as they have a label.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +71,14 @@ def fold_data(
     return found
 
 
+def found_heads(run: Path, labels: Path, classes: Sequence[str], scenes: set[str]) -> CropList:
+    """The heads of these scenes that the segmenter of `run` found, with the annotators' labels."""
+    parts = read_crop_table(run, labels).values()
+    return CropList(
+        tuple(classes), tuple(c for part in parts for c in part if c.emotion in classes and c.scene_key in scenes)
+    )
+
+
 def train_one(arguments: argparse.Namespace) -> None:
     """One training in this process: the predictions of its fold, written when it is done."""
     torch.set_num_threads(1)
@@ -76,6 +86,7 @@ def train_one(arguments: argparse.Namespace) -> None:
     data = fold_data(
         arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.run, arguments.labels
     )
+    scored = {crop.scene_key for crop in data.valid.crops}
     if arguments.unseen:
         data = data.inner_fold(0, 5)
     began = time.monotonic()
@@ -85,6 +96,10 @@ def train_one(arguments: argparse.Namespace) -> None:
         training.train_epoch()
     predictions = Predictions(data.valid, training.predict(data.valid))
     arguments.target.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.found is not None:
+        heads = found_heads(arguments.run, arguments.found, data.classes, scored)
+        name = f"{arguments.target.stem}-found.parquet"
+        Predictions(heads, training.predict(heads)).write(arguments.target.with_name(name))
     predictions.write(arguments.target)
     right = float((predictions.guesses == predictions.labels).mean())
     print(f"{arguments.target.stem}: accuracy {right:.3f}, {time.monotonic() - began:.0f} s", flush=True)
@@ -107,7 +122,8 @@ def train_all(arguments: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "benchmarks.protocols", "one", str(arguments.recipe)]
         command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
         command += ["--data", str(arguments.data)] + (["--unseen"] if unseen else [])
-        for option in ("pretrained", "run", "labels"):
+        options = ("pretrained", "run", "labels") + (() if unseen else ("found",))
+        for option in options:
             if value := getattr(arguments, option):
                 command += [f"--{option}", str(value)]
         return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
@@ -127,7 +143,10 @@ def main() -> int:
         sub.add_argument("--protocol", choices=sorted(FOLDS), default="valid")
         sub.add_argument("--pretrained", type=Path)
         sub.add_argument("--run", type=Path, help="output of `insideout label --crops`, with --labels")
-        sub.add_argument("--labels", type=Path)
+        sub.add_argument("--labels", type=Path, help="labels of heads in --run to add to the training")
+        sub.add_argument(
+            "--found", type=Path, help="labels of heads in --run to score, as `insideout data labels` writes"
+        )
         sub.add_argument("--unseen", action="store_true")
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
     commands.choices["train"].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from insideout.backbones import build, fold_batch_norm
 from insideout.errors import PackError, UsageError
 from insideout.precision import use_bf16
+from insideout.views import see
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,8 +41,8 @@ class EmotionClassifier:
         self.dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
         network = fold_batch_norm(load_network(spec).eval())
         self._network = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._mean = torch.tensor(spec.mean, device=self.device)[:, None, None] * 255
-        self._std = torch.tensor(spec.std, device=self.device)[:, None, None] * 255
+        self._mean = torch.tensor(spec.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(spec.std, device=self.device)[:, None, None]
 
     def classify(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return calibrated probabilities, float32 [n, classes], of RGB crops, uint8 [n, size, size, 3].
@@ -78,9 +79,15 @@ class EmotionClassifier:
         with torch.inference_mode():
             # A permuted NHWC array already is channels_last in memory: nothing is copied for it.
             pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float()
-            logits = self._network(((pictures - self._mean) / self._std).to(self.dtype))
+            logits = see(self._network, pictures / 255, self.spec.views, self._normalise)
             found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
         return found
+
+    def _normalise(self, pictures: Tensor) -> Tensor:
+        import torch
+
+        inputs = ((pictures - self._mean) / self._std).to(self.dtype)
+        return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def load_network(spec: EmotionSpec) -> nn.Module:
@@ -94,7 +101,7 @@ def load_network(spec: EmotionSpec) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise PackError(f"{spec.weights}: not readable as safetensors ({error}); build the pack again") from error
     with torch.device("meta"):
-        network = build(spec.architecture, len(spec.classes))
+        network = build(spec.architecture, len(spec.classes) * len(spec.views))
     check_shapes(network.state_dict(), state, spec.weights)
     network.to_empty(device="cpu")
     network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})

@@ -115,6 +115,7 @@ def build_pack(
                     **weights["emotion"],
                     architecture=meta["architecture"],
                     size=meta["size"],
+                    views=meta.get("views", ["whole"]),
                     classes=tuple(meta["classes"]),
                     crop=recipe.crop,
                     margin=recipe.margin,

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from insideout.backbones import Backbone
 from insideout.errors import PackError
+from insideout.views import View
 
 VERSION = 1
 CARD = "MODEL_CARD.md"
@@ -43,15 +44,17 @@ class SegmenterSpec:
 class EmotionSpec:
     """The emotion classifier of a pack.
 
-    `size` in pixels; `margin` widens a head box on each side, as a share of its longer side; `mean`
-    and `std` by RGB channel of pictures in 0..1; probabilities are softmax(logits / temperature),
-    and an emotion less probable than `uncertain_below` is called uncertain.
+    `size` in pixels; `views` are the looks it takes at a crop; `margin` widens a head box on each
+    side, as a share of its longer side; `mean` and `std` by RGB channel of pictures in 0..1;
+    probabilities are softmax(logits / temperature), and an emotion less probable than
+    `uncertain_below` is called uncertain.
     """
 
     architecture: str
     weights: Path
     sha256: str
     size: int
+    views: tuple[View, ...]
     classes: tuple[str, ...]
     crop: Literal["head", "mask", "box"]
     margin: float
@@ -124,6 +127,7 @@ class EmotionPart(_Part):
 
     architecture: Backbone
     size: int = Field(ge=32)
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("whole",)
     classes: Annotated[Names, Field(min_length=2)]
     crop: Literal["head", "mask", "box"]
     margin: float = Field(ge=0, le=1)
@@ -234,7 +238,7 @@ def describe(pack: Pack) -> str:
         f"  characters  {', '.join(pack.characters)}",
         f"  parts       {', '.join(seg.parts) or '-'}",
         f"emotion     {emo.architecture} at {emo.size} px on the {emo.crop}, margin {emo.margin:g},"
-        f" {emo.weights.stat().st_size / 1e6:.1f} MB",
+        f" seen {' and '.join(emo.views)}, {emo.weights.stat().st_size / 1e6:.1f} MB",
         f"  emotions    {', '.join(emo.classes)}",
         f"  temperature {emo.temperature:.3f}, uncertain below {emo.uncertain_below:g}",
     ]

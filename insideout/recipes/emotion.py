@@ -30,6 +30,7 @@ from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.probe import fit_last_layer
 from insideout.recipes.scores import scores
 from insideout.recipes.synced_norm import sync_batch_norm
+from insideout.views import View, draw, see, show, show_each
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -65,7 +66,8 @@ class EmotionTraining:
         self.layout = layout(recipe.backbone)
         self.bf16 = use_bf16(recipe.precision, device)
         _seed(recipe.seed, 0, 0)
-        network = build(recipe.backbone, len(data.classes), dropout=recipe.dropout, drop_path=recipe.drop_path)
+        outputs = len(data.classes) * len(recipe.views)
+        network = build(recipe.backbone, outputs, dropout=recipe.dropout, drop_path=recipe.drop_path)
         if pretrained is not None:
             start_from(network, recipe.backbone, read_weights(pretrained), str(pretrained))
         if world > 1 and recipe.norm == "train":
@@ -105,11 +107,13 @@ class EmotionTraining:
             return
         loader = CropLoader(self.data.train, self.recipe.size, threads=self.threads, cache_bytes=0)
 
-        def load(indices: npt.NDArray[np.int64]) -> Tensor:
-            pictures = torch.from_numpy(loader.load(indices)).permute(0, 3, 1, 2).to(self.device)
-            return self._normalise(pictures.float() / 255)
+        for index, view in enumerate(self.recipe.views):
 
-        fit_last_layer(self.network, self.layout, self.data.train, load, self.recipe.seed)
+            def load(indices: npt.NDArray[np.int64], view: View = view) -> Tensor:
+                pictures = torch.from_numpy(loader.load(indices)).permute(0, 3, 1, 2).to(self.device)
+                return self._normalise(show(pictures.float() / 255, view))
+
+            fit_last_layer(self.network, self.layout, self.data.train, load, index, self.recipe.seed)
         if self.average is not None:
             self.average.module.load_state_dict(self.network.state_dict())
         if self.recipe.epochs == 0:
@@ -137,10 +141,13 @@ class EmotionTraining:
             mine = batch[self.rank :: self.world]
             seeds = [(recipe.seed * 10_007 + self.epoch) * 1_000_003 + int(place) for place in places]
             pictures = torch.from_numpy(self.train_loader.load(mine)).permute(0, 3, 1, 2).to(self.device)
+            drawn = draw(len(recipe.views), seeds)
+            pictures = show_each(pictures, recipe.views, drawn)
             inputs = self._normalise(augment(pictures, size, recipe.augment, recipe.face, seeds))
             targets = torch.from_numpy(data.votes[mine] if recipe.votes else data.labels[mine]).to(self.device)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
                 logits = self.model(inputs)
+            logits = logits.unflatten(1, (len(recipe.views), -1))[torch.arange(len(mine)), drawn]
             # DDP takes the mean over workers, whose shares of a batch may differ by one crop.
             summed = self.loss(logits.float(), targets)
             loss = summed * (self.world / len(batch))
@@ -176,8 +183,8 @@ class EmotionTraining:
         with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
             for start in range(0, len(crops), 32):
                 pictures = torch.from_numpy(loader.load(range(start, min(start + 32, len(crops)))))
-                inputs = self._normalise(pictures.permute(0, 3, 1, 2).to(self.device).float() / 255)
-                found.append(network(inputs).float().cpu())
+                shown = pictures.permute(0, 3, 1, 2).to(self.device).float() / 255
+                found.append(see(network, shown, self.recipe.views, self._normalise).float().cpu())
         logits: npt.NDArray[np.float32] = torch.cat(found).numpy()
         return logits
 
@@ -232,6 +239,7 @@ class EmotionTraining:
             "architecture": self.recipe.backbone,
             "classes": list(self.data.classes),
             "size": self.recipe.size,
+            "views": list(self.recipe.views),
             "mean": list(self.layout.mean),
             "std": list(self.layout.std),
             "epoch": self.epoch,

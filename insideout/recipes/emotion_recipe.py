@@ -13,6 +13,7 @@ from insideout.precision import Precision
 from insideout.recipes.augment import FaceAugmentation, Preset
 from insideout.recipes.base import Recipe
 from insideout.recipes.crops import Balance
+from insideout.views import View
 
 
 class EmotionRecipe(Recipe):
@@ -22,6 +23,8 @@ class EmotionRecipe(Recipe):
     """Classes to use; without it all folders of the export."""
     backbone: Backbone = "resnet50"
     size: int = Field(224, ge=32)
+    views: tuple[View, ...] = Field(("whole",), min_length=1)
+    """Looks at each crop, whose logits are averaged; in training each picture shows one of them, drawn at random."""
     start_size: int | None = Field(None, ge=32)
     """Pictures begin at this size and grow to `size` (progressive resizing); None is `size` throughout."""
     grown_at: float = Field(0.7, gt=0, le=1)

@@ -33,13 +33,15 @@ def fit_last_layer(
     layout: Layout,
     crops: CropList,
     load: Callable[[npt.NDArray[np.int64]], Tensor],
+    block: int = 0,
     seed: int = 0,
 ) -> None:
-    """Set the last layer of a network to the logistic regression that fits the crops best.
+    """Set one block of the last layer's outputs to the logistic regression that fits the crops best.
 
-    `load` gives normalised pictures, float32 [n, 3, size, size], by index. Crops and their mirror
-    images are fitted; the penalty is chosen by the loss on folds over scenes. Raises DataError
-    where there are too few scenes or crops of a class for that.
+    A block has one output for each class, and there is one for each view. `load` gives normalised
+    pictures of that view, float32 [n, 3, size, size], by index. Crops and their mirror images are
+    fitted; the penalty is chosen by the loss on folds over scenes. Raises DataError where there are
+    too few scenes or crops of a class for that.
     """
     linear = last_layer(network, layout)
     seen: list[Tensor] = []
@@ -68,5 +70,6 @@ def fit_last_layer(
     weight = weight / scaler.scale_
     bias = bias - weight @ scaler.mean_
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weight))
-        linear.bias.copy_(torch.from_numpy(bias))
+        outputs = slice(block * len(crops.classes), (block + 1) * len(crops.classes))
+        linear.weight[outputs] = torch.from_numpy(weight).to(linear.weight)
+        linear.bias[outputs] = torch.from_numpy(bias).to(linear.bias)

@@ -40,7 +40,7 @@ def pack(tmp_path: Path) -> Pack:
             "yolov8n-seg", weights, "0" * 64, 320, ("Bunny", "Frank", "head"), ("head",), 0.25, 0.6
         ),
         emotion=EmotionSpec(
-            "resnet50", weights, "0" * 64, 96, EMOTIONS, "head", 0.08, (0.5,) * 3, (0.25,) * 3, 1.0, 0.6
+            "resnet50", weights, "0" * 64, 96, ("whole",), EMOTIONS, "head", 0.08, (0.5,) * 3, (0.25,) * 3, 1.0, 0.6
         ),
         digest="d" * 64,
         metrics={},

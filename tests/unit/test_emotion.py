@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from insideout.emotion import EmotionClassifier
 from insideout.errors import PackError, UsageError
 from insideout.packs import EmotionSpec
+from insideout.views import show
 
 CLASSES = ("Afraid", "Angry", "Happy")
 SIZE = 48
@@ -38,8 +39,9 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EmotionSpec:
         network.fc.weight *= 0.25
     path = tmp_path_factory.mktemp("weights") / "emotion.safetensors"
     save_file({k: v.half() if v.ndim >= 2 else v for k, v in network.state_dict().items()}, path)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return EmotionSpec(
-        "resnet50", path, "", SIZE, CLASSES, "head", 0.08, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1.0, 0.4
+        "resnet50", path, "", SIZE, ("whole",), CLASSES, "head", 0.08, mean, std, 1.0, 0.4
     )  # fmt: skip
 
 
@@ -116,3 +118,22 @@ def test_weights_that_do_not_fit_are_named(spec: EmotionSpec, tmp_path: Path) ->
     (tmp_path / "cut.safetensors").write_bytes(spec.weights.read_bytes()[:1000])
     with pytest.raises(PackError, match="not readable"):
         EmotionClassifier(replace(spec, weights=tmp_path / "cut.safetensors"))
+
+
+def test_a_pack_with_views_gives_the_mean_over_them(spec: EmotionSpec, crops: np.ndarray, tmp_path: Path) -> None:
+    views = replace(spec, views=("whole", "oval"), weights=tmp_path / "views.safetensors")
+    state = load_file(spec.weights)
+    # The same outputs for both views, the second ones lifted for one class.
+    lift = torch.tensor([0.0, 2.0, 0.0])
+    state |= {"fc.weight": state["fc.weight"].repeat(2, 1), "fc.bias": torch.cat([state["fc.bias"]] * 2)}
+    save_file(state | {"fc.bias": state["fc.bias"] + torch.cat([lift * 0, lift])}, views.weights)
+    classifier = EmotionClassifier(views)
+    found = classifier.logits(crops)
+    pictures = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    ovals = (show(pictures, "oval") * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    plain = EmotionClassifier(spec)
+    expected = (plain.logits(crops) + plain.logits(ovals) + lift.numpy()) / 2
+    assert np.abs(found - expected).max() < 0.08
+    assert np.array_equal(np.concatenate([classifier.logits(crop[None]) for crop in crops]), found)
+    with pytest.raises(PackError, match=r"fc\.weight is \[3, 2048\]"):
+        EmotionClassifier(replace(spec, views=("whole", "oval")))

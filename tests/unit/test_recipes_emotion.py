@@ -153,6 +153,22 @@ def test_a_probe_is_the_logistic_regression_on_the_features(names: tuple[str, ..
         EmotionRecipe(epochs=0)
 
 
+def test_each_view_has_a_probe_of_its_own_and_learns(data: CropData, tmp_path: Path) -> None:
+    views = ("whole", "oval")
+    training = EmotionTraining(TINY.model_copy(update={"probe": "logistic", "views": views}), data)
+    training.start()
+    last = training.network.classifier[1]
+    assert last.out_features == len(views) * len(data.classes)
+    before = last.weight.detach().clone()
+    assert not torch.equal(before[: len(data.classes)], before[len(data.classes) :])
+    assert training.predict(data.valid).shape == (len(data.valid), len(data.classes))
+    training.train_epoch()
+    moved = (last.weight.detach() - before).abs().amax(1) > 0
+    assert moved.all()  # in an epoch each view was drawn
+    training.save(tmp_path, {})
+    assert json.loads((tmp_path / "meta.json").read_text())["views"] == ["whole", "oval"]
+
+
 def test_frozen_stages_and_norms_stay_as_they_are(data: CropData) -> None:
     recipe = TINY.model_copy(update={"freeze": 2, "lr": 0.01})
     training = EmotionTraining(recipe, data)
