@@ -1,9 +1,10 @@
 """Augmentation presets for crops of faces.
 
-`auto` is torchvision's AutoAugment with the ImageNet policy (the student project's choice) and
-`trivial` its TrivialAugment, followed by a mirror, a zoom and a change of hue. `face` keeps mouth and
-eyes: mirror, slight turn, zoom and shift in one resampling, then light and colour. Hue and grey work
-against the shortcut from a character's colour to its emotion.
+`auto` is torchvision's AutoAugment with the ImageNet policy (the student project's choice), `rand`
+its RandAugment and `augmix` its AugMix; `trivial` is its TrivialAugment, followed by a mirror, a zoom
+and a change of hue. `flip` mirrors and zooms, nothing else. `face` keeps mouth and eyes: mirror,
+slight turn, zoom and shift in one resampling, then light and colour. Hue and grey work against the
+shortcut from a character's colour to its emotion.
 
 Every picture draws from a random state of its own, given by its seed: the result does not depend on
 which pictures share its batch, nor on how many workers share the epoch.
@@ -22,10 +23,18 @@ from torchvision.transforms import v2
 
 from insideout.recipes.base import Recipe
 
-Preset = Literal["none", "auto", "trivial", "face"]
+Preset = Literal["none", "flip", "auto", "rand", "trivial", "augmix", "face"]
 
 #: How much larger than the network's input crops are loaded, so that zooming in keeps detail.
-HEADROOM = {"none": 1.0, "auto": 1.0, "trivial": 1.25, "face": 1.25}
+HEADROOM = {
+    "none": 1.0,
+    "flip": 1.25,
+    "auto": 1.0,
+    "rand": 1.0,
+    "trivial": 1.25,
+    "augmix": 1.0,
+    "face": 1.25,
+}
 
 _GREY = (0.299, 0.587, 0.114)
 # RGB to YIQ and back: a turn of the I-Q plane is a turn of the hue.
@@ -55,24 +64,59 @@ class FaceAugmentation(Recipe):
     erase: float = 0.2
     """Probability of one erased patch of at most a tenth of the area."""
 
+    def scaled(self, magnitude: float) -> FaceAugmentation:
+        """All strengths but the mirror's multiplied, probabilities and shares kept within 0..1."""
+        if magnitude == 1:
+            return self
+        plain = {name: getattr(self, name) * magnitude for name in type(self).model_fields}
+        kept = {"mirror": self.mirror, "zoom": max(0.1, 1 - (1 - self.zoom) * magnitude)}
+        return FaceAugmentation(**plain | kept | {name: min(1.0, plain[name]) for name in ("grey", "erase")})
+
 
 _PLAIN = {"degrees": 0.0, "stretch": 0.0, "light": 0.0, "contrast": 0.0, "saturation": 0.0, "erase": 0.0}
 #: Uniform numbers that one picture needs.
 _DRAWS = 20
 
 
-def augment(pictures: Tensor, size: int, preset: Preset, face: FaceAugmentation, seeds: Sequence[int]) -> Tensor:
-    """Augment uint8 [n, 3, s, s] to float32 [n, 3, size, size] in 0..1, each picture by its seed."""
-    if preset in ("auto", "trivial"):
-        policy = v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET) if preset == "auto" else v2.TrivialAugmentWide()
+def augment(
+    pictures: Tensor,
+    size: int,
+    preset: Preset,
+    face: FaceAugmentation,
+    seeds: Sequence[int],
+    magnitude: float = 1.0,
+) -> Tensor:
+    """Augment uint8 [n, 3, s, s] to float32 [n, 3, size, size] in 0..1, each picture by its seed.
+
+    `magnitude` is the strength of `rand`, `augmix` and `face` as a multiple of their usual one.
+    """
+    policy = _policy(preset, magnitude)
+    if policy is not None:
         pictures = torch.stack([_seeded(policy, picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
     floats = pictures.float() / 255
-    if preset in ("none", "auto"):
+    if preset in ("none", "auto", "rand", "augmix"):
         return _resized(floats, size)
     if preset == "trivial":
         face = face.model_copy(update=_PLAIN)
+    elif preset == "flip":
+        face = face.model_copy(update=_PLAIN | {"hue": 0.0, "grey": 0.0})
+    else:
+        face = face.scaled(magnitude)
     draws = torch.from_numpy(np.stack([np.random.default_rng((1, seed)).random(_DRAWS, np.float32) for seed in seeds]))
     return _erase(_recolour(_move(floats, size, face, draws[:, :8]), face, draws[:, 8:13]), face, draws[:, 13:])
+
+
+def _policy(preset: Preset, magnitude: float) -> v2.Transform | None:
+    """torchvision's part of a preset, with its own strengths at magnitude 1."""
+    if preset == "auto":
+        return v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)
+    if preset == "trivial":
+        return v2.TrivialAugmentWide()
+    if preset == "rand":
+        return v2.RandAugment(magnitude=min(30, round(9 * magnitude)))
+    if preset == "augmix":
+        return v2.AugMix(severity=min(10, max(1, round(3 * magnitude))))
+    return None
 
 
 def _resized(pictures: Tensor, size: int) -> Tensor:

@@ -24,18 +24,16 @@ from insideout.datasets.labelled import CropList
 from insideout.errors import RecipeError, TrainingError
 from insideout.evaluation.predictions import Predictions
 from insideout.precision import use_bf16
-from insideout.recipes.augment import HEADROOM, augment
-from insideout.recipes.crops import CropData, CropLoader, class_weights, epoch_order
+from insideout.recipes.batches import Batches
+from insideout.recipes.crops import CropData, CropLoader, class_weights
 from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.recipes.optimizer import build_optimizer, set_rates
 from insideout.recipes.probe import fit_last_layer
 from insideout.recipes.scores import scores
 from insideout.recipes.synced_norm import sync_batch_norm
-from insideout.views import View, draw, see, show, show_each
+from insideout.views import View, see, show
 
 Wrap = Callable[[nn.Module], nn.Module]
-
-#: A last batch of fewer crops than this, over all workers, is left out: batch norm would mean nothing.
-_LEAST_BATCH = 8
 
 
 class EmotionTraining:
@@ -86,14 +84,14 @@ class EmotionTraining:
             if recipe.average
             else None
         )
-        self.optimizer = self._optimizer()
+        self.optimizer = build_optimizer(recipe, self.layout, network)
         weights = class_weights(data.train, recipe.class_weights or "none")
         self.loss = nn.CrossEntropyLoss(
             torch.from_numpy(weights).to(device) if recipe.class_weights else None,
             label_smoothing=recipe.label_smoothing,
             reduction="sum",
         )
-        self.train_loader = CropLoader(data.train, round(recipe.size * HEADROOM[recipe.augment]), threads=threads)
+        self.batches = Batches(recipe, data.train, rank=rank, world=world, threads=threads)
         self.threads = threads
         self.predicted: Predictions | None = None
         self.history: list[dict[str, float]] = []
@@ -126,34 +124,23 @@ class EmotionTraining:
 
         Raises TrainingError, which names the step, when the loss is not a finite number.
         """
-        recipe, data = self.recipe, self.data.train
-        _seed(recipe.seed, self.epoch + 1, self.rank)
-        order = epoch_order(data, recipe.balance, recipe.shots_first, recipe.seed, self.epoch)
-        least = min(len(order), max(_LEAST_BATCH, self.world))
-        starts = [i for i in range(0, len(order), recipe.batch) if len(order) - i >= least]
-        size = recipe.size_at(self.epoch)
+        _seed(self.recipe.seed, self.epoch + 1, self.rank)
+        losses = [entry["loss"] for entry in self.history]
         self._train_mode()
         total, seen = 0.0, 0
-        for step, start in enumerate(starts):
-            self._set_rates(self.epoch + step / len(starts))
-            batch = order[start : start + recipe.batch]
-            places = np.arange(start, start + len(batch))[self.rank :: self.world]
-            mine = batch[self.rank :: self.world]
-            seeds = [(recipe.seed * 10_007 + self.epoch) * 1_000_003 + int(place) for place in places]
-            pictures = torch.from_numpy(self.train_loader.load(mine)).permute(0, 3, 1, 2).to(self.device)
-            drawn = draw(len(recipe.views), seeds)
-            pictures = show_each(pictures, recipe.views, drawn)
-            inputs = self._normalise(augment(pictures, size, recipe.augment, recipe.face, seeds))
-            targets = torch.from_numpy(data.votes[mine] if recipe.votes else data.labels[mine]).to(self.device)
+        for step, batch in enumerate(self.batches.epoch(self.epoch, self.device)):
+            set_rates(self.optimizer, self.recipe, self.epoch + batch.at, losses)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-                logits = self.model(inputs)
-            logits = logits.unflatten(1, (len(recipe.views), -1))[torch.arange(len(mine)), drawn]
+                logits = self.model(self._normalise(batch.pictures))
+            own = torch.arange(len(batch.views), device=self.device)
+            logits = logits.unflatten(1, (len(self.recipe.views), -1))[own, batch.views]
             # DDP takes the mean over workers, whose shares of a batch may differ by one crop.
-            summed = self.loss(logits.float(), targets)
-            loss = summed * (self.world / len(batch))
+            summed = self.loss(logits.float(), batch.targets)
+            loss = summed * (self.world / batch.of)
             if not torch.isfinite(loss):
+                steps = len(self.batches.starts(self.epoch)[1])
                 raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1} of {len(starts)}; lower the"
+                    f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1} of {steps}; lower the"
                     f" recipe's lr, which is {self.optimizer.param_groups[-1]['lr']:.3g} there"
                 )
             self.optimizer.zero_grad(set_to_none=True)
@@ -161,7 +148,7 @@ class EmotionTraining:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.network)
-            total, seen = total + summed.item(), seen + len(mine)
+            total, seen = total + summed.item(), seen + len(batch.views)
         self.epoch += 1
         if self.world > 1:
             sums = torch.tensor([total, float(seen)], dtype=torch.float64, device=self.device)
@@ -264,32 +251,6 @@ class EmotionTraining:
                 self.recipe.norm == "frozen" or self.layout.stage_of(f"{name}.") < self.recipe.freeze
             ):
                 module.eval()
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        recipe, last = self.recipe, len(self.layout.stages)
-        groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                # Scales and biases are not decayed by AdamW: they hold no capacity to rein in.
-                decayed = recipe.optimizer == "sgd" or parameter.ndim >= 2
-                groups.setdefault((self.layout.stage_of(name), decayed), []).append(parameter)
-        settings = [
-            {
-                "params": parameters,
-                "weight_decay": recipe.weight_decay if decayed else 0.0,
-                "head": stage == last,
-                "scale": recipe.layer_decay ** max(0, last - 1 - stage),
-            }
-            for (stage, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ]
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(settings, lr=recipe.lr, momentum=recipe.momentum)
-        return torch.optim.AdamW(settings, lr=recipe.lr)
-
-    def _set_rates(self, epoch: float) -> None:
-        for group in self.optimizer.param_groups:
-            head = self.recipe.head_learning_rate(epoch)
-            group["lr"] = head if group["head"] else self.recipe.learning_rate(epoch) * group["scale"]
 
 
 def _seed(seed: int, epoch: int, rank: int) -> None:

@@ -18,6 +18,7 @@ from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, read_crops
 from insideout.recipes.emotion import EmotionTraining
 from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.recipes.optimizer import set_rates
 from insideout.recipes.scores import fit_temperature, nll, scores
 from tests.exports import write_export
 
@@ -129,7 +130,7 @@ def test_a_probe_moves_the_last_layer_only_and_then_stages_learn_the_slower_the_
     training.train_epoch()
     moved = {key for key, value in training.network.named_parameters() if not torch.equal(value, before[key])}
     assert moved == {"classifier.1.weight", "classifier.1.bias"}
-    training._set_rates(1.0)
+    set_rates(training.optimizer, recipe, 1.0, [])
     rates = _rates(training)
     assert rates["classifier.1.weight"] == pytest.approx(0.1)
     assert rates["features.18.0.weight"] == pytest.approx(0.01)
