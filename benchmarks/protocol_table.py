@@ -49,31 +49,28 @@ def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str,
         for path in recipe.glob(f"{protocol}-seed*-fold?{kind}.parquet"):
             _, seed, fold = path.stem.removesuffix(kind).split("-")
             seeds[int(seed[4:])][int(fold[4:])] = path
-        first = min(seeds, default=0)
-        temperatures = [
-            _temperature(recipe / f"{protocol}-seed{first}-fold{fold}-unseen.parquet")
-            for fold in range(FOLDS[protocol])
+        whole = [
+            [folds[k] for k in sorted(folds)] for _, folds in sorted(seeds.items()) if len(folds) == FOLDS[protocol]
         ]
-        yield (
-            recipe.name,
-            [
-                _joined([Predictions.read(folds[k]) for k in sorted(folds)], temperatures)
-                for _, folds in sorted(seeds.items())
-                if len(folds) == FOLDS[protocol]
-            ],
-        )
+        yield recipe.name, [_at_temperature(folds, recipe / f"{protocol}-unseen.parquet", kind) for folds in whole]
 
 
-def _temperature(path: Path) -> float | None:
-    if not path.exists():
-        return None
-    unseen = Predictions.read(path)
-    return fit_temperature(unseen.labels, unseen.logits)
+def _at_temperature(paths: list[Path], unseen: Path, kind: str) -> Predictions:
+    """One table, each fold divided by a temperature that neither it nor its network's training has seen.
 
-
-def _joined(folds: list[Predictions], temperatures: list[float | None]) -> Predictions:
-    """One table; its logits are divided by the temperature of their fold, so that its own is 1."""
-    warm = [replace(f, logits=f.logits / (t or 1.0)) for f, t in zip(folds, temperatures, strict=True)]
+    A fold's is fitted on the predictions of the other folds, each by a network that was trained
+    without their scenes; where there is one fold only, on `unseen`, if it is there.
+    """
+    folds = [Predictions.read(path) for path in paths]
+    fitted = [Predictions.read(path.with_stem(path.stem.removesuffix(kind))) for path in paths]
+    warm = []
+    for k, fold in enumerate(folds):
+        others = fitted[:k] + fitted[k + 1 :] or ([Predictions.read(unseen)] if unseen.exists() else [])
+        temperature = 1.0
+        if others:
+            joined = join(others)
+            temperature = fit_temperature(joined.labels, joined.logits)
+        warm.append(replace(fold, logits=fold.logits / temperature))
     return join(warm)
 
 

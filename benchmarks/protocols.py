@@ -2,7 +2,7 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
 
     python -m benchmarks.protocols train configs/emotion-student.yaml --run runs/film --found runs/found.csv
     python -m benchmarks.protocols train configs/emotion-bbb.yaml --pretrained PUBLISHED --run runs/film \
-      --labels runs/labels.csv --protocol scenes --unseen
+      --labels runs/labels.csv --protocol scenes
     python -m benchmarks.protocols table
 
     valid   train on train, score on valid, as the export has them
@@ -10,10 +10,9 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
     frames  five folds over single frames: neighbours on both sides, as the student project split
 
 Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
-and is skipped where they are. With `--unseen` one more network per fold is trained without a fifth
-of the scenes of the fold's training part (`-unseen.parquet`); its predictions of them give the
-temperature, which so has seen nothing that is scored. With `--found` each network also judges the
-heads that the segmenter found by itself (`-found.parquet`), as far as they have a label.
+and is skipped where they are. With `--found` each network also judges the heads that the segmenter
+found by itself (`-found.parquet`), as far as they have a label. Temperatures come from the other
+folds; that of valid from `valid-unseen.parquet`, a copy of what `train emotion --calibrate` writes.
 """
 
 from __future__ import annotations
@@ -87,8 +86,6 @@ def train_one(arguments: argparse.Namespace) -> None:
         arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.run, arguments.labels
     )
     scored = {crop.scene_key for crop in data.valid.crops}
-    if arguments.unseen:
-        data = data.inner_fold(0, 5)
     began = time.monotonic()
     training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
     training.start()
@@ -112,18 +109,16 @@ def train_all(arguments: argparse.Namespace) -> int:
     for seed in arguments.seeds:
         for fold in range(FOLDS[arguments.protocol]):
             stem = f"{arguments.protocol}-seed{seed}-fold{fold}"
-            for unseen in (False, True) if arguments.unseen and seed == arguments.seeds[0] else (False,):
-                target = PREDICTIONS / name / f"{stem}{'-unseen' if unseen else ''}.parquet"
-                if not target.exists():
-                    jobs.append((seed, fold, unseen, target))
+            target = PREDICTIONS / name / f"{stem}.parquet"
+            if not target.exists():
+                jobs.append((seed, fold, target))
 
-    def run(job: tuple[int, int, bool, Path]) -> int:
-        seed, fold, unseen, target = job
+    def run(job: tuple[int, int, Path]) -> int:
+        seed, fold, target = job
         command = [sys.executable, "-m", "benchmarks.protocols", "one", str(arguments.recipe)]
         command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
-        command += ["--data", str(arguments.data)] + (["--unseen"] if unseen else [])
-        options = ("pretrained", "run", "labels") + (() if unseen else ("found",))
-        for option in options:
+        command += ["--data", str(arguments.data)]
+        for option in ("pretrained", "run", "labels", "found"):
             if value := getattr(arguments, option):
                 command += [f"--{option}", str(value)]
         return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
@@ -147,7 +142,6 @@ def main() -> int:
         sub.add_argument(
             "--found", type=Path, help="labels of heads in --run to score, as `insideout data labels` writes"
         )
-        sub.add_argument("--unseen", action="store_true")
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
     commands.choices["train"].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     commands.choices["train"].add_argument("--parallel", type=int, default=os.cpu_count() or 1)

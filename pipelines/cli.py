@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.add_typer(pack_app, name="pack")
 app.add_typer(data_app, name="data")
+for found in entry_points(group="insideout.commands"):
+    app.add_typer(found.load(), name=found.name)
 app.command()(split)
 app.command()(evaluate)
 
@@ -152,10 +155,10 @@ def _write_report(run: str) -> None:
     typer.echo(f"report: {write_report(run)}")
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Entry point: an error of ours is one message and an exit code, never a traceback."""
     try:
-        app()
+        commands()
     except InsideoutError as error:
         _fail(error)
     except _ray_errors() as error:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from ray.tune.search.optuna import OptunaSearch
 
 from insideout.recipes.base import Recipe
+from tune.settings import Algorithm
 from tune.space import Range, Space
 
 #: Key of a trial's configuration that stands for a whole recipe instead of draws.
 STUDENT = "student"
-
-Algorithm = Literal["random", "optuna"]
 
 
 class StudentFirst(OptunaSearch):
@@ -31,7 +31,10 @@ class StudentFirst(OptunaSearch):
             sampler = optuna.samplers.RandomSampler(seed=seed)
         else:
             # Trials that run side by side are not to crowd at the same place.
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+            with warnings.catch_warnings():
+                # Grouping is what makes it work for settings that only some trials have; Optuna still calls it new.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
         super().__init__(space.draw, metric=metric, mode=mode, sampler=sampler)
         self._student: str | None = None
 

@@ -1,0 +1,154 @@
+"""Sweeps on Ray Tune: what they leave behind, kills, trials that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from insideout.errors import OutputError, RecipeError, UsageError
+from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.store import Store
+from tests.exports import write_export
+from tune.results import read_trials
+from tune.settings import Share, Sweep
+from tune.sweep import run
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SPACE = """
+of: emotion
+base: {backbone: mobilenet_v2, size: 32, epochs: 3, precision: fp32, augment: none}
+search:
+  batch: {choice: [4, 8]}
+  optimizer:
+    choice:
+      sgd: {lr: {log: [0.001, 0.1]}, momentum: {uniform: [0.5, 0.9]}}
+      adamw: {lr: {log: [0.0001, 0.01]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_export(tmp_path_factory.mktemp("data"), shots=(1, 2, 3, 4))
+    # A test split that would end any training which looked at it.
+    broken = root / "test" / "Nothing"
+    broken.mkdir(parents=True)
+    (broken / "000000_shot900_track000_Bunny.jpg").write_bytes(b"not a picture")
+    return root
+
+
+def _sweep(data: Path, **settings: object) -> Sweep:
+    return replace(Sweep("emotion", (str(data),), None, SPACE, 4), **settings)
+
+
+def test_a_sweep_begins_with_the_student_and_leaves_a_table_and_a_recipe(data: Path, tmp_path: Path) -> None:
+    sweep = _sweep(data, folds=2, reduction=2)
+    best = run(sweep, str(tmp_path / "out"), Share())
+    table = Store(str(tmp_path / "out")).read_table("results.parquet").to_pylist()
+    by_trial = {row["trial"]: [r for r in table if r["trial"] == row["trial"]] for row in table}
+    assert len(by_trial) == 4
+    (student,) = (rows for rows in by_trial.values() if rows[0]["student"])
+    assert [row["epoch"] for row in student] == [1, 2, 3]  # never stopped
+    recipe = EmotionRecipe(**json.loads(student[0]["recipe"]))
+    assert (recipe.optimizer, recipe.lr, recipe.schedule, recipe.size) == ("sgd", 0.001, "step", 32)
+    for rows in by_trial.values():
+        drawn = json.loads(rows[0]["recipe"])
+        assert drawn["backbone"] == "mobilenet_v2"
+        assert drawn["batch"] in ((32,) if rows[0]["student"] else (4, 8))
+        scores = [row["score"] for row in rows]
+        assert scores == [max(row["macro_f1"] for row in rows[: i + 1]) for i in range(len(rows))]
+    # Successive halving stopped some before their last epoch.
+    assert sum(map(len, by_trial.values())) < 12
+    assert best.score == max(rows[-1]["score"] for rows in by_trial.values())
+    chosen = EmotionRecipe.read(tmp_path / "out" / "best.yaml")
+    assert chosen.model_dump(mode="json") == json.loads(by_trial[best.name][0]["recipe"])
+
+    # The same again has nothing to do; another one is refused.
+    before = Store(str(tmp_path / "out")).read("results.parquet")
+    assert run(sweep, str(tmp_path / "out"), Share()).name == best.name
+    assert Store(str(tmp_path / "out")).read("results.parquet") == before
+    with pytest.raises(OutputError, match=r"another sweep \(rule, seed differ\)"):
+        run(replace(sweep, rule="median", seed=3), str(tmp_path / "out"), Share())
+
+
+def test_a_trial_that_fails_says_why_and_the_others_go_on(data: Path, tmp_path: Path) -> None:
+    space = SPACE.replace("{log: [0.001, 0.1]}", "{choice: [1.0e+30]}").replace(
+        "adamw: {lr: {log: [0.0001, 0.01]}}", ""
+    )
+    best = run(_sweep(data, space=space, trials=2, rule="none"), str(tmp_path / "out"), Share())
+    assert best.student
+    (failed,) = (trial for trial in read_trials(Store(str(tmp_path / "out"))) if not trial.student)
+    assert "the loss is nan in epoch" in failed.error
+    assert "lower the recipe's lr" in failed.error
+    first = (tmp_path / "out" / "best.yaml").read_text().splitlines()
+    assert "the student's recipe, which no other trial beat" in first[1]
+
+
+def test_what_cannot_be_is_told_before_anything_starts(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a trial needs 1 GPUs, the cluster has 0"):
+        run(_sweep(data), str(tmp_path / "gpu"), Share(gpus=1))
+    with pytest.raises(RecipeError, match="nothing to search"):
+        run(_sweep(data, space="search: {}"), str(tmp_path / "empty"), Share())
+    assert not (tmp_path / "gpu").exists()
+
+
+def _epochs(out: Path) -> dict[str, int]:
+    """Epochs that each trial has reported so far."""
+    files = (out / "trials").glob("trial-*/result.json")
+    return {file.parent.name: file.read_text().count("\n") for file in files}
+
+
+@pytest.mark.parametrize("victim", ["driver", "trial"])
+def test_a_killed_sweep_goes_on_with_its_trials(victim: str, data: Path, tmp_path: Path, root: Path) -> None:
+    import psutil
+
+    space, out = tmp_path / "space.yaml", tmp_path / "out"
+    space.write_text(SPACE.replace("epochs: 3", "epochs: 5"))
+    command = [sys.executable, "-m", "tune.sweep", "emotion", "--data", str(data), "--space", str(space)]
+    command += ["--out", str(out), "--trials", "3", "--scheduler", "none", "--max-concurrent", "1"]
+    log = tmp_path / "log"
+    environment = os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "0"}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, start_new_session=True, env=environment)
+        try:
+            deadline = time.monotonic() + 240
+            # The first trial is done and the second has begun.
+            while len(_epochs(out)) < 2 or min(_epochs(out).values()) < 1:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            done = {name: n for name, n in _epochs(out).items() if n == 5}
+            assert len(done) == 1
+            if victim == "driver":
+                os.kill(process.pid, signal.SIGKILL)
+            else:
+                children = psutil.Process(process.pid).children(recursive=True)
+                named = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+                assert len(named) == 1, [child.cmdline()[:1] for child in children]
+                pid = named[0].pid
+                os.kill(pid, signal.SIGKILL)
+                assert process.wait(240) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    (finished,) = done
+    stamp = (out / "trials" / finished / "result.json").stat().st_mtime_ns
+    if victim == "driver":
+        assert not (out / "results.parquet").exists()
+        resumed = [sys.executable, "-m", "tune.sweep", "resume", str(out)]
+        subprocess.run(resumed, cwd=root, check=True, timeout=300)
+    trials = read_trials(Store(str(out)))
+    assert len(trials) == 3
+    assert {trial.error for trial in trials} == {""}
+    for trial in trials:
+        assert [report["epoch"] for report in trial.epochs] == [1, 2, 3, 4, 5], trial.name
+    assert (out / "trials" / finished / "result.json").stat().st_mtime_ns == stamp
+    assert (out / "best.yaml").exists()
