@@ -87,6 +87,20 @@ def resume(
     _run(sweep, run, Share(cpus, gpus, at_once, 60 * minutes if minutes else None), address)
 
 
+@tune_app.command("report")
+def report(run: Annotated[str, typer.Argument(metavar="DIR", help="The --out of a sweep.")]) -> None:
+    """Write results.parquet, best.yaml and report.html of a sweep, also while it runs."""
+    from insideout.store import Store
+    from tune.report import write_report
+    from tune.sweep import read_space, read_sweep, write_results
+
+    store = Store(run)
+    sweep = read_sweep(store)
+    space = read_space(sweep)
+    write_results(store, space)
+    typer.echo(f"report: {write_report(store, sweep, space)}")
+
+
 def _run(sweep: Sweep, out: str, share: Share, address: str | None) -> None:
     from pipelines.cluster import connected
     from tune.results import BEST, RESULTS

@@ -34,6 +34,7 @@ from insideout.recipes.crops import find_unreadable
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
 from tune.progress import Told
+from tune.report import write_report
 from tune.results import BEST, RESULTS, TRIALS, TrialResult, best_trial, read_trials, results_table
 from tune.schedulers import METRIC, MODE, build_scheduler
 from tune.search import StudentFirst, trial_recipe
@@ -54,7 +55,7 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     """
     store = Store(out)
     _check_share(share)
-    space = _space(sweep)
+    space = read_space(sweep)
     claim(sweep, store)
     recipe = trial_recipe(space, {})
     assert isinstance(recipe, EmotionRecipe)
@@ -72,7 +73,9 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     tuner = _tuner(sweep, store, space, share, tune.with_parameters(train_emotion, job=job), loggers)
     with _quiet():
         tuner.fit()
-    return write_results(store, space)
+    best = write_results(store, space)
+    write_report(store, sweep, space)
+    return best
 
 
 def write_results(store: Store, space: Space) -> TrialResult:
@@ -95,8 +98,7 @@ def claim(sweep: Sweep, store: Store) -> None:
     if store.exists(SWEEP):
         other = store.read_json(SWEEP)
         changed = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
-        # More trials of the same sweep are welcome.
-        if changed and changed != ["trials"]:
+        if changed:
             raise OutputError(
                 f"{store.path(SWEEP)}: this folder has another sweep ({', '.join(changed)} differ); choose another"
                 " --out, or go on with `insideout tune resume`"
@@ -115,7 +117,8 @@ def read_sweep(store: Store) -> Sweep:
         raise OutputError(f"{store.path(SWEEP)}: of another version ({error}); start the sweep anew") from error
 
 
-def _space(sweep: Sweep) -> Space:
+def read_space(sweep: Sweep) -> Space:
+    """The space of a sweep. Raises RecipeError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "space.yaml"
         path.write_text(sweep.space)
