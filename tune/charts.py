@@ -45,7 +45,7 @@ def progress(trials: Sequence[TrialResult]) -> alt.Chart | alt.LayerChart:
     return alt.layer(*layers).properties(width=_WIDTH, height=260)
 
 
-def shared_settings(trials: Sequence[TrialResult], space: Space) -> dict[str, list[Any]]:
+def shared_settings(trials: Sequence[TrialResult]) -> dict[str, list[Any]]:
     """The settings that every drawn trial has, by their last name, with the values in the order of the trials.
 
     A learning rate that each optimizer draws from a range of its own is one setting here.
@@ -58,7 +58,7 @@ def shared_settings(trials: Sequence[TrialResult], space: Space) -> dict[str, li
 def parallel(trials: Sequence[TrialResult], space: Space) -> alt.Chart | alt.LayerChart | None:
     """A line for each drawn trial through the settings that all of them have, coloured by score; None for too few."""
     found = [trial for trial in trials if not trial.student and trial.epochs]
-    settings = shared_settings(found, space)
+    settings = shared_settings(found)
     if len(found) < 2 or not settings:
         return None
     columns: dict[str, list[Any]] = {**settings, "score": [trial.score for trial in found]}
@@ -73,11 +73,15 @@ def parallel(trials: Sequence[TrialResult], space: Space) -> alt.Chart | alt.Lay
     lines = alt.Chart(frame).mark_line(opacity=0.6).encode(
         x, y, alt.Color("score:Q", scale=_SCORE), detail="trial:N", tooltip=["trial:N", "score:Q"]
     )  # fmt: skip
-    ends = frame.drop_duplicates(["setting", "place"])
-    if len(ends) > 60:
-        grouped = frame.sort_values("place").groupby("setting")
-        ends = pd.concat([grouped.head(1), grouped.tail(1)])
-    labels = alt.Chart(ends).mark_text(align="left", dx=5, fontSize=10).encode(x, y, text="value:N")
+    # Every name of a choice is written, of numbers the ends.
+    grouped = frame.sort_values("place").groupby("setting")
+    numbers = [field for field, values in columns.items() if not any(isinstance(value, str) for value in values)]
+    ends = pd.concat([grouped.head(1), grouped.tail(1), frame[~frame["setting"].isin(numbers)]])
+    labels = (
+        alt.Chart(ends.drop_duplicates(["setting", "place"]))
+        .mark_text(align="left", dx=5, fontSize=10)
+        .encode(x, y, text="value:N")
+    )
     return alt.layer(lines, labels).properties(width=_WIDTH, height=300)
 
 
@@ -87,7 +91,7 @@ def importances(trials: Sequence[TrialResult], space: Space) -> Mapping[str, flo
     Hutter et al., An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014.
     """
     found = [trial for trial in trials if not trial.student and trial.epochs]
-    settings = shared_settings(found, space)
+    settings = shared_settings(found)
     if len(found) < LEAST or not settings or len({trial.score for trial in found}) == 1:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,3 @@ def train_emotion(config: Mapping[str, Any], job: Job) -> None:
             tune.report(report | found, checkpoint=tune.Checkpoint.from_directory(folder))
         if not recipe.epochs:
             break
-
-
-def with_seed(job: Job, seed: int) -> Job:
-    """The same job whose trainings take another seed."""
-    return replace(job, space=replace(job.space, base={**job.space.base, "seed": seed}))

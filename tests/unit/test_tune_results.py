@@ -87,7 +87,7 @@ def test_what_made_the_score_is_found(tmp_path: Path) -> None:
     found = read_trials(store)
     space = read_space(read_sweep(store))
     # lr is drawn by either optimizer, momentum by one: shared is what all have.
-    assert set(charts.shared_settings(found[1:], space)) == {"batch", "label_smoothing", "optimizer", "lr"}
+    assert set(charts.shared_settings(found[1:])) == {"batch", "label_smoothing", "optimizer", "lr"}
     shares = charts.importances(found, space)
     assert shares["optimizer"] + shares["lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
