@@ -49,7 +49,7 @@ def tune_emotion(
     from tune.space import Space
 
     if Space.read(space).of != "emotion":
-        raise RecipeError(f"{space}: a space of the segmenter; use `insideout tune segmenter`")
+        raise RecipeError(f"{space}: a space of the segmenter, which cannot be swept yet; give one `of: emotion`")
     if folds == 1:
         raise UsageError("--folds 1: one fold leaves nothing to train on; give 2 or more")
     sweep = Sweep(

@@ -56,7 +56,6 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     store = Store(out)
     _check_share(share)
     space = read_space(sweep)
-    claim(sweep, store)
     recipe = trial_recipe(space, {})
     assert isinstance(recipe, EmotionRecipe)
     pretrained = sweep.pretrained
@@ -69,6 +68,7 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     found = audit(crops.train.crops, crops.valid.crops, hashes=False)
     if not sweep.allow_leaks:
         refuse_leaks({"train and valid": found}, ", ".join(sweep.data))
+    claim(sweep, store)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner = _tuner(sweep, store, space, share, tune.with_parameters(train_emotion, job=job), loggers)
     with _quiet():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from insideout.errors import OutputError, RecipeError, UsageError
+from insideout.errors import DataError, OutputError, RecipeError, UsageError
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
 from tests.exports import write_export
@@ -97,7 +97,9 @@ def test_what_cannot_be_is_told_before_anything_starts(data: Path, tmp_path: Pat
         run(_sweep(data), str(tmp_path / "gpu"), Share(gpus=1))
     with pytest.raises(RecipeError, match="nothing to search"):
         run(_sweep(data, space="search: {}"), str(tmp_path / "empty"), Share())
-    assert not (tmp_path / "gpu").exists()
+    with pytest.raises(DataError, match="no such folder"):
+        run(_sweep(tmp_path / "missing"), str(tmp_path / "out"), Share())
+    assert not any((tmp_path / name).exists() for name in ("gpu", "empty", "out"))
 
 
 def _epochs(out: Path) -> dict[str, int]:

@@ -67,9 +67,8 @@ def test_a_draw_is_found_by_its_name(tmp_path: Path) -> None:
     assert space.find("student") is None
 
 
-@pytest.mark.parametrize("name", ["space-emotion.yaml", "space-segmenter.yaml"])
-def test_the_shipped_spaces_give_recipes(root: Path, name: str) -> None:
-    space = Space.read(root / "configs" / name)
+def test_the_shipped_space_gives_recipes(root: Path) -> None:
+    space = Space.read(root / "configs" / "space-emotion.yaml")
     recipes = [space.recipe(drawn) for drawn in _drawn(space, 40)]
     assert len({recipe.to_yaml() for recipe in recipes}) == 40
 
