@@ -1,4 +1,4 @@
-"""Which trials go on: successive halving, population-based training, the median rule, or all of them."""
+"""Which trials go on: successive halving, the median rule, or all of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
     MedianStoppingRule,
-    PopulationBasedTraining,
     TrialScheduler,
 )
 
-from tune.search import STUDENT, explore
+from tune.search import STUDENT
 from tune.settings import Rule
-from tune.space import Space
 
 #: What a trial reports of itself: its epoch, and the figure that it is judged by.
 TIME, METRIC, MODE = "epoch", "score", "max"
 
 
 class _SparesTheStudent:
-    """Never stops or changes the trial that all others are compared with."""
+    """Never stops the trial that all others are compared with."""
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide on a trial by a result of it."""
@@ -40,11 +38,7 @@ class Median(_SparesTheStudent, MedianStoppingRule):
     """Stops what is worse than the median of the others at the same epoch (Golovin et al., Vizier, KDD 2017)."""
 
 
-class Population(_SparesTheStudent, PopulationBasedTraining):
-    """Population-based training: the weak go on from the weights of the strong, with other numbers."""
-
-
-def build_scheduler(rule: Rule, space: Space, epochs: int, *, grace: int | None, reduction: int, seed: int) -> Any:
+def build_scheduler(rule: Rule, epochs: int, *, grace: int | None, reduction: int) -> Any:
     """The scheduler of a sweep whose trials have at most `epochs`.
 
     `grace` epochs are every trial's (default: a sixth, at least one); of those that reach a rung of
@@ -55,11 +49,4 @@ def build_scheduler(rule: Rule, space: Space, epochs: int, *, grace: int | None,
         return Halving(time_attr=TIME, max_t=epochs, grace_period=min(grace, epochs), reduction_factor=reduction)
     if rule == "median":
         return Median(time_attr=TIME, grace_period=grace, min_samples_required=3)
-    if rule == "pbt":
-        changes = iter(range(seed, seed + 1_000_000))
-        return Population(
-            time_attr=TIME,
-            perturbation_interval=grace,
-            custom_explore_fn=lambda config: explore(space, config, next(changes)),
-        )
     return FIFOScheduler()

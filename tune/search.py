@@ -11,7 +11,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from insideout.recipes.base import Recipe
 from tune.settings import Algorithm
-from tune.space import Range, Space
+from tune.space import Space
 
 #: Key of a trial's configuration that stands for a whole recipe instead of draws.
 STUDENT = "student"
@@ -65,21 +65,3 @@ def student(space: Space) -> Recipe:
 def trial_recipe(space: Space, config: Mapping[str, Any]) -> Recipe:
     """The recipe of a trial from its configuration. Raises RecipeError."""
     return student(space) if config.get(STUDENT) else space.recipe(config)
-
-
-def explore(space: Space, config: dict[str, Any], seed: int) -> dict[str, Any]:
-    """A configuration for population-based training: each number of it a fifth higher or lower, in its range.
-
-    Choices stay as they are: another optimizer cannot go on with the state of this one (Jaderberg et
-    al., Population Based Training of Neural Networks, 2017, perturb by 0.8 and 1.2).
-    """
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    changed = dict(config)
-    for name, value in config.items():
-        search = space.find(name)
-        if isinstance(search, Range):
-            moved = min(search.high, max(search.low, value * random.choice([0.8, 1.2])))
-            changed[name] = round(moved) if search.kind == "int" else float(moved)
-    return changed

@@ -8,7 +8,7 @@ from typing import Literal
 #: How trials are drawn.
 Algorithm = Literal["random", "optuna"]
 #: Which trials go on.
-Rule = Literal["asha", "pbt", "median", "none"]
+Rule = Literal["asha", "median", "none"]
 
 
 @dataclass(frozen=True)

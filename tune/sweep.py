@@ -62,7 +62,8 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     if pretrained in PUBLISHED:
         local = Path(out) if store.local else Path(tempfile.gettempdir())
         pretrained = str(published_weights(recipe.backbone, pretrained, local))
-    job = Job(sweep.data, sweep.labels, space, pretrained, max(1, int(share.cpus)), sweep.folds)
+    device = "cuda" if share.gpus else "cpu"
+    job = Job(sweep.data, sweep.labels, space, pretrained, max(1, int(share.cpus)), device, sweep.folds)
     crops = job.read()
     job = replace(job, unreadable=tuple(find_unreadable(crops)))
     found = audit(crops.train.crops, crops.valid.crops, hashes=False)
@@ -150,9 +151,7 @@ def _tuner(
     where = store.path(TRIALS)
     if tune.Tuner.can_restore(where, storage_filesystem=filesystem):
         return tune.Tuner.restore(where, able, storage_filesystem=filesystem)
-    scheduler = build_scheduler(
-        sweep.rule, space, _epochs(space), grace=sweep.grace, reduction=sweep.reduction, seed=sweep.seed
-    )
+    scheduler = build_scheduler(sweep.rule, _epochs(space), grace=sweep.grace, reduction=sweep.reduction)
     return tune.Tuner(
         able,
         tune_config=tune.TuneConfig(

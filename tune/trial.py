@@ -34,6 +34,7 @@ class Job:
     space: Space
     pretrained: str | None
     threads: int
+    device: str = "cpu"
     folds: int = 0
     unreadable: tuple[str, ...] = ()
 
@@ -53,10 +54,9 @@ def train_emotion(config: Mapping[str, Any], job: Job) -> None:
     assert isinstance(recipe, EmotionRecipe)
     data = job.read()
     parts = [data.inner_fold(k, job.folds) for k in range(job.folds)] if job.folds else [data]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     pretrained = Path(job.pretrained) if job.pretrained else None
     trainings = [
-        EmotionTraining(recipe, part, device=device, pretrained=pretrained, threads=job.threads) for part in parts
+        EmotionTraining(recipe, part, device=job.device, pretrained=pretrained, threads=job.threads) for part in parts
     ]
     best = 0.0
     checkpoint = tune.get_checkpoint()

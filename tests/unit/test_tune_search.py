@@ -6,7 +6,7 @@ import pytest
 
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from tests.sweeps import SPACE
-from tune.search import StudentFirst, explore, trial_recipe
+from tune.search import StudentFirst, trial_recipe
 from tune.space import Space
 
 
@@ -49,22 +49,3 @@ def test_the_student_has_its_own_recipe_in_the_frame_of_the_sweep(space: Space) 
     recipe = trial_recipe(space, {"student": True})
     assert isinstance(recipe, EmotionRecipe)
     assert recipe == EmotionRecipe(backbone="mobilenet_v2", size=32, epochs=3)
-
-
-def test_exploring_moves_numbers_within_their_ranges_and_nothing_else(space: Space) -> None:
-    config = {
-        "batch": 4,
-        "label_smoothing": 0.19,
-        "optimizer": "sgd",
-        "optimizer.sgd.lr": 0.01,
-        "optimizer.sgd.momentum": 0.6,
-    }
-    moved = [explore(space, config, seed) for seed in range(20)]
-    assert {m["batch"] for m in moved} == {4}
-    assert {m["optimizer"] for m in moved} == {"sgd"}
-    assert {round(m["optimizer.sgd.lr"], 6) for m in moved} == {0.008, 0.012}
-    assert {round(m["label_smoothing"], 6) for m in moved} == {0.152, 0.2}  # the upper end
-    assert {round(m["optimizer.sgd.momentum"], 6) for m in moved} == {0.5, 0.72}  # the lower end
-    assert explore(space, config, 3) == explore(space, config, 3)
-    for settings in moved:
-        space.recipe(settings)
