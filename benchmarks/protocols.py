@@ -1,7 +1,7 @@
 r"""Measure emotion recipes the way docs/results.md shows them: two protocols, several seeds, intervals.
 
     python -m benchmarks.protocols train configs/emotion-student.yaml --run runs/film --found runs/found.csv
-    python -m benchmarks.protocols train configs/emotion-bbb.yaml --pretrained PUBLISHED --run runs/film \
+    python -m benchmarks.protocols train configs/emotion-finetune.yaml --pretrained WEIGHTS --run runs/film \
       --labels runs/labels.csv --protocol scenes
     python -m benchmarks.protocols table
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
@@ -38,6 +39,10 @@ class Store:
     def path(self, key: str) -> str:
         """The path of a key as the file system names it."""
         return f"{self._path.rstrip('/')}/{key}"
+
+    def arrow(self) -> pa.fs.FileSystem | None:
+        """The file system as pyarrow's, for libraries that take one; None for local disk, their default."""
+        return None if self.local else pa.fs.PyFileSystem(pa.fs.FSSpecHandler(self.fs))
 
     def write(self, key: str, data: bytes) -> None:
         """Write all of `data` under a key, or nothing; an older object is replaced."""

@@ -43,19 +43,32 @@ def _unheard() -> Iterator[None]:
             os.close(saved)
 
 
+def name_our_ray() -> None:
+    """In each worker of a local Ray: say which Ray it is of, where several run on the machine.
+
+    The actor that frees the workers of a training that was stopped asks the dashboard, which it finds
+    by this; where it finds two, it frees nothing, and what waits for the CPUs waits for ever.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+
+
 @contextmanager
-def connected(address: str | None = None, *, training: bool = False) -> Iterator[Resources]:
+def connected(address: str | None = None, *, training: bool = False, dashboard: bool = False) -> Iterator[Resources]:
     """Connect, yield what there is, disconnect.
 
     `address` None takes RAY_ADDRESS where it is set (as inside a submitted job), else starts a local
     Ray. `training` prints what the workers print and starts the dashboard (on loopback), which Ray
-    Train asks about its workers. A Ray that is already connected in this process is
+    Train asks about its workers; `dashboard` starts that alone. A Ray that is already connected in this process is
     used and left as it is. Raises UsageError when nothing answers at the address.
     """
     ours = not ray.is_initialized()
     if ours:
         target = address or os.environ.get("RAY_ADDRESS") or "local"
-        local: dict[str, object] = {"include_dashboard": training} if target == "local" else {}
+        local: dict[str, object] = {}
+        if target == "local":
+            local["include_dashboard"] = training or dashboard
+            if dashboard:
+                local["runtime_env"] = {"worker_process_setup_hook": name_our_ray}
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _unheard():

@@ -108,10 +108,10 @@ def run(
         local = Path(out) if store.local else Path(tempfile.gettempdir())
         pretrained = published_weights(recipe.backbone, str(pretrained), local)
     job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
-    _publish(_fit(job, store, name, workers, gpus, recipe.keep), store)
+    _publish(fit(job, store, name, workers, gpus, recipe.keep), store)
     if calibrate:
         folds = [
-            _fit(replace(job, fold=k, folds=calibrate), store, f"{name}-fold{k}", workers, gpus, "last")
+            fit(replace(job, fold=k, folds=calibrate), store, f"{name}-fold{k}", workers, gpus, "last")
             for k in range(calibrate)
         ]
         _calibrate(folds, store)
@@ -131,7 +131,19 @@ def _share(workers: int, gpus: int, cpus: int | None) -> int:
     return threads
 
 
-def _fit(job: Job, store: Store, name: str, workers: int, gpus: int, keep: str) -> Checkpoint:
+def fit(
+    job: Job,
+    store: Store,
+    name: str,
+    workers: int,
+    gpus: int,
+    keep: str,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> Checkpoint:
+    """Train by Ray Train in the folder `name` of a store, or go on there, and return the checkpoint to keep.
+
+    `keep` is that of the recipe. Raises TrainingError when no checkpoint comes out.
+    """
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=asdict(job),
@@ -143,7 +155,8 @@ def _fit(job: Job, store: Store, name: str, workers: int, gpus: int, keep: str) 
         run_config=RunConfig(
             name=name,
             storage_path=store.path("").rstrip("/"),
-            storage_filesystem=None if store.local else _arrow(store),
+            storage_filesystem=store.arrow(),
+            callbacks=list(callbacks),
             # A worker that dies (a spot machine is taken back) is replaced and goes on after its last epoch.
             failure_config=FailureConfig(max_failures=3),
             checkpoint_config=CheckpointConfig(
@@ -225,12 +238,6 @@ def train_worker(config: dict[str, Any]) -> None:
         sys.stdout.flush()
         if recipe.epochs == 0:
             break
-
-
-def _arrow(store: Store) -> Any:
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    return PyFileSystem(FSSpecHandler(store.fs))
 
 
 def _claim(store: Store, recipe: EmotionRecipe, digest: str, pretrained: str) -> None:

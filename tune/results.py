@@ -15,13 +15,12 @@ import pyarrow as pa
 from insideout.errors import OutputError
 from insideout.store import Store
 from tune.search import STUDENT, trial_recipe
+from tune.settings import FIGURES
 from tune.space import Space
 
 TRIALS = "trials"
 RESULTS = "results.parquet"
 BEST = "best.yaml"
-
-_FIGURES = ("score", "macro_f1", "balanced_accuracy", "accuracy", "nll", "loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -95,16 +94,17 @@ def best_trial(trials: list[TrialResult]) -> TrialResult:
 
 def results_table(trials: list[TrialResult], space: Space) -> pa.Table:
     """A row for each trial and epoch: trial, student, epoch, figures, error, and the recipe's settings as JSON."""
-    rows = []
+    rows, names = [], ("score", *FIGURES[space.of])
     for trial in trials:
-        recipe = trial_recipe(space, trial.config).model_dump(mode="json")
         start = {"trial": trial.name, "student": trial.student, "error": trial.error}
         for report in trial.epochs or ({"epoch": 0},):
-            figures = {key: float(report[key]) if key in report else None for key in _FIGURES}
+            # With population-based training the settings of a trial change on its way.
+            recipe = trial_recipe(space, report.get("config", trial.config)).model_dump(mode="json")
+            figures = {key: float(report[key]) if key in report else None for key in names}
             rows.append(start | {"epoch": int(report["epoch"])} | figures | {"recipe": json.dumps(recipe)})
     schema = pa.schema(
         [("trial", pa.string()), ("student", pa.bool_()), ("epoch", pa.int32())]
-        + [(key, pa.float64()) for key in _FIGURES]
+        + [(key, pa.float64()) for key in names]
         + [("error", pa.string()), ("recipe", pa.string())]
     )
     return pa.Table.from_pylist(rows, schema)

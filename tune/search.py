@@ -49,7 +49,10 @@ class StudentFirst(OptunaSearch):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note a result between."""
         if trial_id != self._student:
-            super().on_trial_result(trial_id, result)
+            with warnings.catch_warnings():
+                # A trial that went back, to its last checkpoint or to that of another, comes by an epoch again.
+                warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
+                super().on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note the last result of a trial."""

@@ -16,6 +16,7 @@ under an option is drawn only where the option was: the search is define-by-run.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -143,6 +144,27 @@ class Space:
             search = self.find(name)
             settings[name.rsplit(SEPARATOR, 1)[-1]] = search.value(value) if isinstance(search, Choice) else value
         return self._build(settings)
+
+    def perturbed(self, drawn: Mapping[str, Any], draws: random.Random) -> dict[str, Any]:
+        """What was drawn, with each `uniform` and `log` number a fifth smaller or larger, inside its range.
+
+        Choices and whole numbers stay: what is under training cannot change its optimizer or its layers.
+        """
+        changed = dict(drawn)
+        for name, value in drawn.items():
+            search = self.find(name)
+            if isinstance(search, Range) and search.kind != "int":
+                changed[name] = min(search.high, max(search.low, value * draws.choice((0.8, 1.25))))
+        return changed
+
+    def epochs(self) -> int:
+        """Most epochs that a trial can have."""
+        searched = self.search.get("epochs")
+        if isinstance(searched, Range):
+            return int(searched.high)
+        if searched is not None:
+            return max(int(value) for value, _ in searched.options)
+        return max(1, int(self.recipe({}).model_dump()["epochs"]))
 
     def find(self, name: str) -> Search | None:
         """The distribution behind the name of a draw, such as `optimizer.sgd.lr`; None for no draw of the space."""

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,20 @@ import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
-from insideout.backbones import PUBLISHED, published_weights
 from insideout.errors import OutputError, UsageError
-from insideout.leaks import audit, refuse_leaks
-from insideout.recipes.crops import find_unreadable
-from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
+from tune import emotion, nested, segmenter
 from tune.progress import Told
 from tune.report import write_report
 from tune.results import BEST, RESULTS, TRIALS, TrialResult, best_trial, read_trials, results_table
 from tune.schedulers import METRIC, MODE, build_scheduler
 from tune.search import StudentFirst, trial_recipe
-from tune.settings import Share, Sweep
-from tune.space import Range, Space
-from tune.trial import Job, train_emotion
+from tune.settings import METRICS, Share, Sweep
+from tune.space import Space
 
 SWEEP = "sweep.json"
+#: Run folders of nested trials.
+NESTED = "nested"
 
 
 def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] = ()) -> TrialResult:
@@ -51,45 +50,46 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
     `out` (a folder or an fsspec URL) gets sweep.json, trials/, results.parquet, and best.yaml, a
     recipe for `insideout train emotion --recipe`. Raises OutputError where `out` has another sweep or
     no trial reported a score, RecipeError for a space that cannot be, DataError for unusable data,
-    UsageError for more CPUs or GPUs than the cluster has.
+    UsageError for settings that cannot go together, or more CPUs or GPUs than the cluster has.
     """
     store = Store(out)
-    _check_share(share)
+    check(sweep, share)
     space = read_space(sweep)
-    recipe = trial_recipe(space, {})
-    assert isinstance(recipe, EmotionRecipe)
-    pretrained = sweep.pretrained
-    if pretrained in PUBLISHED:
-        local = Path(out) if store.local else Path(tempfile.gettempdir())
-        pretrained = str(published_weights(recipe.backbone, pretrained, local))
-    device = "cuda" if share.gpus else "cpu"
-    job = Job(sweep.data, sweep.labels, space, pretrained, max(1, int(share.cpus)), device, sweep.folds)
-    crops = job.read()
-    job = replace(job, unreadable=tuple(find_unreadable(crops)))
-    found = audit(crops.train.crops, crops.valid.crops, hashes=False)
-    if not sweep.allow_leaks:
-        refuse_leaks({"train and valid": found}, ", ".join(sweep.data))
+    job: Any
+    if sweep.of == "segmenter":
+        job, trial = segmenter.prepare(sweep, space, share, store), segmenter.train
+    else:
+        job, trial = emotion.prepare(sweep, space, share, store), emotion.train
     claim(sweep, store)
+    resources = {"cpu": share.cpus} | ({"gpu": share.gpus} if share.gpus else {})
+    at_once = share.at_once
+    if sweep.nested:
+        job = nested.NestedJob(job, f"{store.root.rstrip('/')}/{NESTED}", share.workers, bool(share.gpus))
+        trial, resources, at_once = nested.train, {"cpu": nested.OWN_CPU}, nested.at_once(share)
+    able = tune.with_resources(tune.with_parameters(trial, job=job), resources)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    tuner = _tuner(sweep, store, space, share, tune.with_parameters(train_emotion, job=job), loggers)
+    tuner = _tuner(sweep, store, space, able, at_once, share.seconds, loggers)
     with _quiet():
         tuner.fit()
-    best = write_results(store, space)
+    best = write_results(store, sweep, space)
     write_report(store, sweep, space)
     return best
 
 
-def write_results(store: Store, space: Space) -> TrialResult:
+def write_results(store: Store, sweep: Sweep, space: Space) -> TrialResult:
     """Write results.parquet and best.yaml from what the trials left, and return the best trial."""
     trials = read_trials(store)
     store.write_table(RESULTS, results_table(trials, space))
     best = best_trial(trials)
     about = "the student's recipe, which no other trial beat" if best.student else f"of {len(trials)} trials the best"
+    config = best.epochs[-1].get("config", best.config)
+    if any(report.get("config", config) != config for report in best.epochs):
+        about += ", whose settings changed on its way: these are the last of them,"
     text = (
         f"# insideout train {space.of} --data DATA --recipe {BEST} --out runs/{space.of}\n"
-        f"# {about} on what chose it: {METRIC} {best.score:.3f}, trial {best.name}\n"
+        f"# {about} by what chose it: {sweep.judged_by} {best.score:.3f}, trial {best.name}\n"
     )
-    store.write(BEST, (text + trial_recipe(space, best.config).to_yaml()).encode())
+    store.write(BEST, (text + trial_recipe(space, config).to_yaml()).encode())
     return best
 
 
@@ -126,14 +126,32 @@ def read_space(sweep: Sweep) -> Space:
         return Space.read(path)
 
 
-def _check_share(share: Share) -> None:
-    """Raises UsageError rather than wait for what the cluster does not have."""
-    has = ray.cluster_resources()
-    for kind, needed in (("CPU", share.cpus), ("GPU", share.gpus)):
+def check(sweep: Sweep, share: Share) -> None:
+    """Raises UsageError for what cannot go together, and rather than wait for what the cluster does not have."""
+    if sweep.judged_by not in METRICS[sweep.of]:
+        raise UsageError(
+            f"--metric {sweep.metric}: no trial of the {sweep.of} reports it; choose from"
+            f" {', '.join(METRICS[sweep.of])}"
+        )
+    if sweep.rule == "pbt":
+        if sweep.of != "emotion" or sweep.nested:
+            what = "a nested trial" if sweep.nested else "a training of ultralytics"
+            raise UsageError(f"--scheduler pbt: {what} cannot change its settings on its way; choose asha or median")
+        if sweep.algorithm != "random":
+            raise UsageError(
+                f"--scheduler pbt: changes settings while trials run, which would mislead {sweep.algorithm}; add"
+                " --search random"
+            )
+    if sweep.nested and sweep.of != "emotion":
+        raise UsageError("--nested: a segmenter is trained by ultralytics, in one process; leave it out")
+    if sweep.folds and sweep.of != "emotion":
+        raise UsageError("--folds: a segmenter is scored on val; leave it out")
+    has, workers = ray.cluster_resources(), share.workers if sweep.nested else 1
+    for kind, needed in (("CPU", workers * share.cpus), ("GPU", workers * share.gpus)):
         if needed > has.get(kind, 0):
             raise UsageError(
                 f"a trial needs {needed:g} {kind}s, the cluster has {has.get(kind, 0):g}; ask for fewer with"
-                f" --{kind.lower()}s"
+                f" --{kind.lower()}s{' or --workers' if sweep.nested else ''}"
             )
 
 
@@ -141,17 +159,15 @@ def _tuner(
     sweep: Sweep,
     store: Store,
     space: Space,
-    share: Share,
-    trainable: Callable[..., None],
+    able: Callable[..., None],
+    at_once: int | None,
+    seconds: float | None,
     loggers: Sequence[tune.Callback],
 ) -> tune.Tuner:
-    resources = {"cpu": share.cpus} | ({"gpu": share.gpus} if share.gpus else {})
-    able = tune.with_resources(trainable, resources)
-    filesystem = None if store.local else _arrow(store)
     where = store.path(TRIALS)
-    if tune.Tuner.can_restore(where, storage_filesystem=filesystem):
-        return tune.Tuner.restore(where, able, storage_filesystem=filesystem)
-    scheduler = build_scheduler(sweep.rule, _epochs(space), grace=sweep.grace, reduction=sweep.reduction)
+    if tune.Tuner.can_restore(where, storage_filesystem=store.arrow()):
+        return tune.Tuner.restore(where, able, storage_filesystem=store.arrow())
+    scheduler = build_scheduler(sweep.rule, space, grace=sweep.grace, reduction=sweep.reduction, seed=sweep.seed)
     return tune.Tuner(
         able,
         tune_config=tune.TuneConfig(
@@ -160,37 +176,22 @@ def _tuner(
             search_alg=StudentFirst(space, sweep.algorithm, METRIC, MODE, sweep.seed),
             scheduler=scheduler,
             num_samples=sweep.trials,
-            max_concurrent_trials=share.at_once,
-            time_budget_s=share.seconds,
+            max_concurrent_trials=at_once,
+            time_budget_s=seconds,
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=TRIALS,
             storage_path=store.path("").rstrip("/"),
-            storage_filesystem=filesystem,
+            storage_filesystem=store.arrow(),
             # A trial whose process dies goes on after its last epoch, once; what fails twice is at fault itself.
             failure_config=tune.FailureConfig(max_failures=1),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            # Of population-based training others may go on from a checkpoint that is not the last any more.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None if sweep.rule == "pbt" else 1),
             callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), Told(sweep.trials), *loggers],
             verbose=0,
         ),
     )
-
-
-def _epochs(space: Space) -> int:
-    """Most epochs that a trial of the space can have."""
-    searched = space.search.get("epochs")
-    if isinstance(searched, Range):
-        return int(searched.high)
-    if searched is not None:
-        return max(int(value) for value, _ in searched.options)
-    return max(1, int(space.recipe({}).model_dump()["epochs"]))
-
-
-def _arrow(store: Store) -> Any:
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    return PyFileSystem(FSSpecHandler(store.fs))
 
 
 @contextlib.contextmanager
@@ -200,7 +201,10 @@ def _quiet() -> Any:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # An actor is not used for two trials: what a training leaves behind in a process is not ours to know.
+            warnings.filterwarnings("ignore", "Consider boosting PBT", UserWarning)
+            yield
     finally:
         logger.setLevel(before)
 

@@ -21,19 +21,26 @@ class Recipe(BaseModel):
     def read(cls, path: Path, **overrides: Any) -> Self:
         """Read a YAML file; `overrides` that are not None win over it. Raises RecipeError."""
         try:
-            raw = yaml.safe_load(path.read_text()) or {}
+            text = path.read_text()
         except FileNotFoundError as error:
             raise RecipeError(f"{path}: no such recipe; the shipped ones are in configs/") from error
+        return cls.from_yaml(text, str(path), **overrides)
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str, **overrides: Any) -> Self:
+        """The recipe of a YAML text that was found at `where`, as `read`. Raises RecipeError."""
+        try:
+            raw = yaml.safe_load(text) or {}
         except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not YAML: {error}") from error
+            raise RecipeError(f"{where}: not YAML: {error}") from error
         if not isinstance(raw, dict):
-            raise RecipeError(f"{path}: a recipe is a map of settings, found {type(raw).__name__}")
+            raise RecipeError(f"{where}: a recipe is a map of settings, found {type(raw).__name__}")
         raw |= {key: value for key, value in overrides.items() if value is not None}
         try:
             return cls(**raw)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise RecipeError(f"{path}: {problems}") from error
+            raise RecipeError(f"{where}: {problems}") from error
 
     def write(self, path: Path) -> None:
         """Write the recipe, every value spelled out, so that a run can be repeated."""

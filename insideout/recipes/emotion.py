@@ -208,7 +208,11 @@ class EmotionTraining:
         state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
         try:
             self.network.load_state_dict(state["network"])
+            settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            # Momentum, decay and the like are the recipe's, which may be another than that of the checkpoint.
+            for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(own)
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:

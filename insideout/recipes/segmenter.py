@@ -84,8 +84,7 @@ def prepare_segmenter(
     say what it is for. Raises DataError for unusable data or weights, OutputError for a folder with
     another training, StorageError when weights cannot be fetched.
     """
-    if pretrained not in (None, COCO) and not Path(str(pretrained)).is_file():
-        raise DataError(f"{pretrained}: no such checkpoint; give a local .pt file, or `{COCO}`")
+    check_start(pretrained)
     export = read_yolo_export(data, allow_leaks=allow_leaks)
     train, line = thin_negatives(export.train, recipe.negatives, recipe.seed)
     notes = [*export.notes, line]
@@ -178,6 +177,12 @@ def train_segmenter(
     for note in job.notes:
         tell(note)
     return run_segmenter(job, device=device, threads=threads, on_epoch=on_epoch, tell=tell)
+
+
+def check_start(pretrained: str | None) -> None:
+    """Raises DataError for starting weights that are neither a local file nor `coco`."""
+    if pretrained not in (None, COCO) and not Path(str(pretrained)).is_file():
+        raise DataError(f"{pretrained}: no such checkpoint; give a local .pt file, or `{COCO}`")
 
 
 def is_over(checkpoint: dict[str, Any], recipe: SegmenterRecipe) -> bool:

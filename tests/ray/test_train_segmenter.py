@@ -14,11 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
-import yaml
 
 from insideout.errors import DataError, OutputError, TrainingError, UsageError
 from insideout.packing import read_segmenter
@@ -33,34 +30,11 @@ from insideout.recipes.segmenter import (
 from insideout.recipes.segmenter_run import EpochRecorder, finish, read_metrics
 from insideout.yolo import set_ultralytics_environment
 from pipelines.train_segmenter import print_epoch, run
+from tests.exports import write_yolo_export
 
 pytestmark = pytest.mark.ray
 
 RECIPE = SegmenterRecipe(imgsz=64, batch=4, epochs=8, close_mosaic=0, mosaic=0.0, warmup_epochs=0, seed=3)
-
-
-def draw(folder: Path, seed: int = 0) -> Path:
-    """Bright discs and squares on noise, some pictures empty, with their polygons."""
-    random = np.random.default_rng(seed)
-    for split, count in (("train", 8), ("valid", 4)):
-        for kind in ("images", "labels"):
-            (folder / split / kind).mkdir(parents=True)
-        for i in range(count):
-            picture = random.integers(0, 60, (96, 128, 3), np.uint8)
-            lines = []
-            if i % 4:
-                name, x, y, r = i % 2, *random.integers(24, 72, 2).tolist(), 16
-                turns = np.linspace(0, 2 * np.pi, 24 if name == 0 else 4, endpoint=False)
-                points = np.stack([x + r * np.cos(turns), y + r * np.sin(turns)], 1)
-                cv2.fillPoly(picture, [points.astype(np.int32)], (40, 200, 240) if name else (220, 80, 40))
-                xy = " ".join(f"{px / 128:.4f} {py / 96:.4f}" for px, py in points)
-                lines.append(f"{name} {xy}")
-            cv2.imwrite(str(folder / split / "images" / f"{split}{i}.jpg"), picture)
-            (folder / split / "labels" / f"{split}{i}.txt").write_text("\n".join(lines))
-    (folder / "data.yaml").write_text(
-        yaml.safe_dump({"train": "../train/images", "val": "../valid/images", "nc": 2, "names": ["Disc", "Square"]})
-    )
-    return folder
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 200) -> None:
@@ -93,7 +67,7 @@ def check_finished(out: Path, before: list[dict[str, Any]], epochs: int) -> None
 def test_a_killed_worker_is_replaced_and_a_finished_run_is_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data, out = draw(tmp_path / "export"), tmp_path / "out"
+    data, out = write_yolo_export(tmp_path / "export"), tmp_path / "out"
     results: list[Path] = []
     thread = threading.Thread(target=lambda: results.append(run(data, RECIPE, out, cpus=1)))
     thread.start()
@@ -113,12 +87,12 @@ def test_a_killed_worker_is_replaced_and_a_finished_run_is_left_alone(
     with pytest.raises(OutputError, match="lr0"):
         run(data, RECIPE.model_copy(update={"lr0": 0.5}), out)
     with pytest.raises(OutputError, match="data"):
-        run(draw(tmp_path / "other", seed=1), RECIPE, out)
+        run(write_yolo_export(tmp_path / "other", seed=1), RECIPE, out)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_the_cluster_does_not_have_and_what_is_broken_is_told_at_once(tmp_path: Path) -> None:
-    data, out = draw(tmp_path / "export"), tmp_path / "out"
+    data, out = write_yolo_export(tmp_path / "export"), tmp_path / "out"
     with pytest.raises(UsageError, match="2 GPUs asked for, but the largest node of this Ray cluster has 0"):
         run(data, RECIPE, out, gpus=2)
     with pytest.raises(UsageError, match="9 CPUs asked for, but the largest node has 2"):
@@ -132,7 +106,7 @@ def test_what_the_cluster_does_not_have_and_what_is_broken_is_told_at_once(tmp_p
 def test_a_loss_that_is_not_finite_costs_an_epoch_at_most_and_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, out = draw(tmp_path / "export"), tmp_path / "out"
+    data, out = write_yolo_export(tmp_path / "export"), tmp_path / "out"
     recipe, said = RECIPE.model_copy(update={"epochs": 3}), list[str]()
     bad = {1: 2, 2: 1_000}  # after so many epochs, so many batches
 
@@ -173,7 +147,9 @@ def test_a_loss_that_is_not_finite_costs_an_epoch_at_most_and_no_checkpoint(
 
 def test_processes_that_ultralytics_starts_for_several_gpus_keep_the_run_folder(tmp_path: Path) -> None:
     """The script that ultralytics writes for them, run once, on the CPU."""
-    job = prepare_segmenter(draw(tmp_path / "export"), RECIPE.model_copy(update={"epochs": 1}), tmp_path / "out")
+    job = prepare_segmenter(
+        write_yolo_export(tmp_path / "export"), RECIPE.model_copy(update={"epochs": 1}), tmp_path / "out"
+    )
     set_ultralytics_environment(job.out / "ultralytics")
     from ultralytics.utils.dist import generate_ddp_file
 
@@ -188,7 +164,7 @@ def test_processes_that_ultralytics_starts_for_several_gpus_keep_the_run_folder(
 
 
 def test_a_killed_driver_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
-    data, out = draw(tmp_path / "export"), tmp_path / "out"
+    data, out = write_yolo_export(tmp_path / "export"), tmp_path / "out"
     # Many, since the worker trains on for some seconds until it finds its driver gone.
     recipe = RECIPE.model_copy(update={"epochs": 30})
     recipe.write(tmp_path / "recipe.yaml")

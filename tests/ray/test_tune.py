@@ -1,13 +1,8 @@
-"""Sweeps on Ray Tune: what they leave behind, kills, trials that fail."""
+"""Sweeps on Ray Tune: what they leave behind, and trials that fail."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,15 +74,23 @@ def test_a_sweep_begins_with_the_student_and_leaves_a_table_and_a_recipe(data: P
         run(replace(sweep, rule="median", seed=3), str(tmp_path / "out"), Share())
 
 
-def test_a_trial_that_fails_says_why_and_the_others_go_on(data: Path, tmp_path: Path) -> None:
-    space = SPACE.replace("{log: [0.001, 0.1]}", "{choice: [1.0e+30]}").replace(
-        "adamw: {lr: {log: [0.0001, 0.01]}}", ""
-    )
+@pytest.mark.parametrize(
+    ("drawn", "reasons"),
+    [
+        ("lr: {choice: [1.0e+30]}", ("the loss is nan in epoch", "lower the recipe's lr")),
+        ("size: {choice: [1000000]}", ("Insufficient memory",)),
+    ],
+    ids=["diverges", "memory"],
+)
+def test_a_trial_that_fails_says_why_and_the_others_go_on(
+    drawn: str, reasons: tuple[str, ...], data: Path, tmp_path: Path
+) -> None:
+    base = SPACE[: SPACE.index("search:")]
+    space = f"{base.replace('size: 32, ', '') if 'size' in drawn else base}search:\n  {drawn}"
     best = run(_sweep(data, space=space, trials=2, rule="none"), str(tmp_path / "out"), Share())
     assert best.student
     (failed,) = (trial for trial in read_trials(Store(str(tmp_path / "out"))) if not trial.student)
-    assert "the loss is nan in epoch" in failed.error
-    assert "lower the recipe's lr" in failed.error
+    assert all(reason in failed.error for reason in reasons), failed.error
     first = (tmp_path / "out" / "best.yaml").read_text().splitlines()
     assert "the student's recipe, which no other trial beat" in first[1]
 
@@ -100,57 +103,3 @@ def test_what_cannot_be_is_told_before_anything_starts(data: Path, tmp_path: Pat
     with pytest.raises(DataError, match="no such folder"):
         run(_sweep(tmp_path / "missing"), str(tmp_path / "out"), Share())
     assert not any((tmp_path / name).exists() for name in ("gpu", "empty", "out"))
-
-
-def _epochs(out: Path) -> dict[str, int]:
-    """Epochs that each trial has reported so far."""
-    files = (out / "trials").glob("trial-*/result.json")
-    return {file.parent.name: file.read_text().count("\n") for file in files}
-
-
-@pytest.mark.parametrize("victim", ["driver", "trial"])
-def test_a_killed_sweep_goes_on_with_its_trials(victim: str, data: Path, tmp_path: Path, root: Path) -> None:
-    import psutil
-
-    space, out = tmp_path / "space.yaml", tmp_path / "out"
-    space.write_text(SPACE.replace("epochs: 3", "epochs: 5"))
-    command = [sys.executable, "-m", "tune.sweep", "emotion", "--data", str(data), "--space", str(space)]
-    command += ["--out", str(out), "--trials", "3", "--scheduler", "none", "--max-concurrent", "1"]
-    log = tmp_path / "log"
-    environment = os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "0"}
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, start_new_session=True, env=environment)
-        try:
-            deadline = time.monotonic() + 240
-            # The first trial is done and the second has begun.
-            while len(_epochs(out)) < 2 or min(_epochs(out).values()) < 1:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
-            done = {name: n for name, n in _epochs(out).items() if n == 5}
-            assert len(done) == 1
-            if victim == "driver":
-                os.kill(process.pid, signal.SIGKILL)
-            else:
-                children = psutil.Process(process.pid).children(recursive=True)
-                named = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
-                assert len(named) == 1, [child.cmdline()[:1] for child in children]
-                pid = named[0].pid
-                os.kill(pid, signal.SIGKILL)
-                assert process.wait(240) == 0, log.read_text()
-        finally:
-            process.kill()
-            process.wait()
-    (finished,) = done
-    stamp = (out / "trials" / finished / "result.json").stat().st_mtime_ns
-    if victim == "driver":
-        assert not (out / "results.parquet").exists()
-        resumed = [sys.executable, "-m", "tune.sweep", "resume", str(out)]
-        subprocess.run(resumed, cwd=root, check=True, timeout=300)
-    trials = read_trials(Store(str(out)))
-    assert len(trials) == 3
-    assert {trial.error for trial in trials} == {""}
-    for trial in trials:
-        assert [report["epoch"] for report in trial.epochs] == [1, 2, 3, 4, 5], trial.name
-    assert (out / "trials" / finished / "result.json").stat().st_mtime_ns == stamp
-    assert (out / "best.yaml").exists()

@@ -73,7 +73,7 @@ def test_the_students_learning_rate_steps_and_the_cosine_warms_up() -> None:
 def test_the_shipped_recipes_can_be_read(root: Path, tmp_path: Path) -> None:
     student = EmotionRecipe.read(root / "configs" / "emotion-student.yaml")
     assert student == EmotionRecipe()
-    bundled = EmotionRecipe.read(root / "configs" / "emotion-bbb.yaml")
+    bundled = EmotionRecipe.read(root / "configs" / "emotion-finetune.yaml")
     assert bundled.classes == ["Afraid", "Angry", "Happy", "Neutral", "Surprised"]
     bundled.write(tmp_path / "again.yaml")
     assert EmotionRecipe.read(tmp_path / "again.yaml") == bundled
@@ -292,3 +292,22 @@ def test_a_resumed_training_takes_the_same_way(tmp_path: Path) -> None:
     assert meta["valid"]["macro_f1"] == figures["macro_f1"]
     assert str(tmp_path) not in json.dumps(meta)
     assert load_file(tmp_path / "model.safetensors")["fc.weight"].shape == (2, 2048)
+
+
+def test_a_checkpoint_goes_on_with_the_settings_of_the_recipe_it_is_given(tmp_path: Path) -> None:
+    """As in population-based training: the state of the optimizer is the checkpoint's, its settings are not."""
+    data = read_crops(write_export(tmp_path / "data"))
+    recipe = EmotionRecipe(
+        backbone="mobilenet_v2", size=32, batch=8, epochs=2, momentum=0.9, weight_decay=0.1, augment="none",
+        precision="fp32",
+    )  # fmt: skip
+    first = EmotionTraining(recipe, data)
+    first.train_epoch()
+    first.save(tmp_path, {})
+    other = EmotionTraining(recipe.model_copy(update={"momentum": 0.5, "weight_decay": 0.02}), data)
+    other.restore(tmp_path)
+    assert {group["momentum"] for group in other.optimizer.param_groups} == {0.5}
+    assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.02}
+    assert len(other.optimizer.state) == len(first.optimizer.state) > 0
+    kept = next(iter(first.optimizer.state.values()))["momentum_buffer"]
+    assert torch.equal(next(iter(other.optimizer.state.values()))["momentum_buffer"], kept)

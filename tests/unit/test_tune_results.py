@@ -23,7 +23,7 @@ STUDENT = {"student": True}
 
 def test_every_epoch_of_every_trial_is_in_the_table(tmp_path: Path) -> None:
     store = Store(write_sweep(tmp_path, [(STUDENT, [0.2, 0.3, 0.3]), (SGD, [0.1]), (ADAMW, [0.3, 0.5])]))
-    best = write_results(store, read_space(read_sweep(store)))
+    best = write_results(store, read_sweep(store), read_space(read_sweep(store)))
     assert (best.name, best.score) == ("trial-2", 0.5)
     rows = store.read_table("results.parquet").to_pylist()
     assert [(row["trial"], row["epoch"], row["score"], row["student"]) for row in rows] == [
@@ -37,7 +37,7 @@ def test_every_epoch_of_every_trial_is_in_the_table(tmp_path: Path) -> None:
 
 def test_the_student_wins_a_tie_and_the_recipe_says_so(tmp_path: Path) -> None:
     store = Store(write_sweep(tmp_path, [(SGD, [0.4]), (STUDENT, [0.4])]))
-    assert write_results(store, read_space(read_sweep(store))).student
+    assert write_results(store, read_sweep(store), read_space(read_sweep(store))).student
     text = (tmp_path / "best.yaml").read_text()
     assert "the student's recipe, which no other trial beat" in text.splitlines()[1]
     assert EmotionRecipe.read(tmp_path / "best.yaml").lr == 0.001
@@ -58,6 +58,22 @@ def test_an_epoch_that_was_done_twice_counts_once_and_a_cut_line_not(tmp_path: P
     file.write_text(file.read_text() + again + '\n{"epoch": 3, "sco')
     (trial,) = read_trials(Store(tmp_path))
     assert [(report["epoch"], report["score"]) for report in trial.epochs] == [(1, 0.2), (2, 0.35)]
+
+
+def test_settings_that_changed_on_the_way_are_told(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [(STUDENT, [0.2]), (SGD, [0.3, 0.4])])
+    file = tmp_path / "trials" / "trial-1" / "result.json"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    changed = SGD | {"optimizer.sgd.lr": 0.05}
+    file.write_text("".join(json.dumps(r | {"config": c}) + "\n" for r, c in zip(lines, (SGD, changed), strict=True)))
+    store = Store(tmp_path)
+    sweep = read_sweep(store)
+    write_results(store, sweep, read_space(sweep))
+    rows = store.read_table("results.parquet").to_pylist()
+    assert [json.loads(row["recipe"])["lr"] for row in rows] == [0.001, 0.01, 0.05]
+    assert EmotionRecipe.read(tmp_path / "best.yaml").lr == 0.05
+    about = (tmp_path / "best.yaml").read_text().splitlines()[1]
+    assert "whose settings changed on its way: these are the last of them, by what chose it: macro_f1 0.400" in about
 
 
 def test_folders_without_a_sweep_or_a_score_are_refused(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_the_report_holds_everything_and_no_markup_from_outside(tmp_path: Path) 
     store = Store(write_sweep(tmp_path, trials, failed={1: "Error: <script>alert(1)</script>"}))
     sweep = read_sweep(store)
     space = read_space(sweep)
-    write_results(store, space)
+    write_results(store, sweep, space)
     page = Path(write_report(store, sweep, space)).read_text()
     assert "The best recipe scores 0.500" in page
     assert "trained 5 epochs; all of them in full are 9" in page

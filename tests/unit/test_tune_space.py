@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import optuna
@@ -7,7 +8,7 @@ import pytest
 
 from insideout.errors import RecipeError
 from insideout.recipes.emotion_recipe import EmotionRecipe
-from tune.space import Space
+from tune.space import Range, Space
 
 SPACE = """
 of: emotion
@@ -67,8 +68,10 @@ def test_a_draw_is_found_by_its_name(tmp_path: Path) -> None:
     assert space.find("student") is None
 
 
-def test_the_shipped_space_gives_recipes(root: Path) -> None:
-    space = Space.read(root / "configs" / "space-emotion.yaml")
+@pytest.mark.parametrize("kind", ["emotion", "segmenter"])
+def test_the_shipped_spaces_give_recipes(kind: str, root: Path) -> None:
+    space = Space.read(root / "configs" / f"space-{kind}.yaml")
+    assert space.of == kind
     recipes = [space.recipe(drawn) for drawn in _drawn(space, 40)]
     assert len({recipe.to_yaml() for recipe in recipes}) == 40
 
@@ -103,3 +106,27 @@ def test_an_empty_space_and_a_missing_one_are_refused(tmp_path: Path) -> None:
         _space(tmp_path, "search: {}\n")
     with pytest.raises(RecipeError, match="no such space; the shipped ones are configs/space"):
         Space.read(tmp_path / "missing.yaml")
+
+
+def test_a_perturbed_draw_keeps_its_choices_and_its_ranges(tmp_path: Path) -> None:
+    space = _space(tmp_path)
+    draws, seen = random.Random(0), set()
+    for drawn in _drawn(space, 40):
+        changed = space.perturbed(drawn, draws)
+        assert changed.keys() == drawn.keys()
+        for name, value in drawn.items():
+            search = space.find(name)
+            if not isinstance(search, Range) or search.kind == "int":
+                assert changed[name] == value
+                continue
+            assert search.low <= changed[name] <= search.high
+            seen.add(round(changed[name] / value, 6))
+        space.recipe(changed)
+    assert {0.8, 1.25} < seen  # and what the ends of a range cut off
+
+
+def test_the_longest_trial_of_a_space_is_known(tmp_path: Path) -> None:
+    assert _space(tmp_path).epochs() == 4
+    search = "\nsearch:\n  epochs: {int: [2, 9]}\n"
+    assert _space(tmp_path, "base: {size: 48}" + search).epochs() == 9
+    assert _space(tmp_path, "base: {size: 48}" + search.replace("int: [2, 9]", "choice: [3, 7]")).epochs() == 7

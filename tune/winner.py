@@ -1,0 +1,56 @@
+"""The winner of a sweep, trained as any other recipe: by Ray Train, or by ultralytics for a segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from insideout.errors import UsageError
+from insideout.recipes.emotion_recipe import EmotionRecipe
+from insideout.recipes.segmenter_recipe import SegmenterRecipe
+from insideout.store import Store
+from tune.results import BEST
+from tune.settings import Share, Sweep
+
+WINNER = "winner"
+
+
+def check_winner(sweep: Sweep, store: Store) -> None:
+    """Raises UsageError where the winner could not be trained into this folder."""
+    if sweep.of == "segmenter" and not store.local:
+        raise UsageError(f"{store.root}: a segmenter is trained into a local folder; give one, or --no-winner")
+
+
+def train_winner(sweep: Sweep, store: Store, share: Share) -> str:
+    """Train best.yaml into the folder `winner` of a sweep, or go on there, and return where its checkpoint is.
+
+    `share.workers` work together, each with the CPUs and, rounded up, the GPUs of a trial.
+    """
+    text = store.read(BEST).decode()
+    gpus = share.workers if share.gpus else 0
+    if sweep.of == "segmenter":
+        from pipelines.train_segmenter import run as train_segmenter
+
+        segmenter = SegmenterRecipe.from_yaml(text, store.path(BEST))
+        return str(
+            train_segmenter(
+                Path(sweep.data[0]),
+                segmenter,
+                Path(store.path(WINNER)),
+                gpus=gpus,
+                pretrained=sweep.pretrained,
+                allow_leaks=sweep.allow_leaks,
+            )
+        )
+    from pipelines.train_emotion import run as train_emotion
+
+    emotion = EmotionRecipe.from_yaml(text, store.path(BEST))
+    return train_emotion(
+        sweep.data,
+        emotion,
+        f"{store.root.rstrip('/')}/{WINNER}",
+        workers=share.workers,
+        gpus=gpus,
+        pretrained=sweep.pretrained,
+        labels=Path(sweep.labels) if sweep.labels else None,
+        allow_leaks=sweep.allow_leaks,
+    )
