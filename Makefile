@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint film data bench clean
+.PHONY: help install demo test chaos lint film data bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,8 +28,12 @@ demo: $(INSTALLED) ## label the bundled excerpt and write its report
 	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
 
 test: lint ## lint, unit tests, then tests on a local Ray
-	$(BIN)/python -m pytest tests/unit -n 2
-	$(BIN)/python -m pytest tests/ray
+	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
+	$(BIN)/python -m pytest tests/ray -m "not chaos"
+
+chaos: $(INSTALLED) ## more kills, hangs and poisoned frames than make test has (half an hour)
+	$(BIN)/python -m pytest tests/unit -n 2 -m chaos
+	$(BIN)/python -m pytest tests/ray -m chaos
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

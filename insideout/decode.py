@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from insideout import shots
 from insideout.errors import UsageError
 from insideout.film import Film, open_film
-from insideout.pictures import pictures
+from insideout.pictures import pictures, pictures_around
 from insideout.spans import Reel, Span, reel_of
 
 _PLANAR = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p"})
@@ -41,15 +41,25 @@ class SpanFrames:
     edges: NDArray[np.uint8]
 
 
-def decode(reel: Reel, *, threads: int = 1) -> Iterator[SpanFrames]:
+def decode(
+    reel: Reel,
+    *,
+    threads: int = 1,
+    broken: Mapping[int, str] | None = None,
+    tell: Callable[[int], None] | None = None,
+) -> Iterator[SpanFrames]:
     """Decode a reel in one pass; yield one SpanFrames for each of its spans, in order.
+
+    `broken` are ordinals that the decoder does not survive, with the reason: from each of them to the end
+    of its group of pictures frames fail with it, and decoding begins anew behind. `tell` is called with
+    the ordinal of each frame before it is decoded.
 
     What is wrong with single frames becomes their reason. With `reel.keyframes_only` a key frame's change
     is that to the key frame before, and 0 for frames between, so that shots begin at key frames only.
     Raises FilmError where the file cannot be opened.
     """
     judge, painter = _Judge(reel), _Painter(reel, threads)
-    outcomes = pictures(reel, threads=threads)
+    outcomes = pictures_around(reel, broken or {}, threads=threads, tell=tell)
     held: tuple[int, VideoFrame | None, str | None] | None = next(outcomes, None)
     for span in reel.spans:
         ordinals = reel.samples[slice(*np.searchsorted(reel.samples, (span.start, span.end)))]

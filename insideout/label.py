@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from insideout.crops import CropKind, cut, encode_webp, resize
 from insideout.decode import SpanFrames
 from insideout.emotion import EmotionClassifier
+from insideout.faults import fault
 from insideout.packs import EmotionSpec
 from insideout.segment import Character, CharacterSegmenter
 from insideout.spans import Span
@@ -58,6 +59,7 @@ def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[lis
     outcomes = [outcome(reason) for reason in frames.reasons]
     characters: list[list[Character]] = [[] for _ in outcomes]
     wanted = [i for i, (status, _) in enumerate(outcomes) if status == "labelled"]
+    fault("segment", frames.ordinals[wanted])
     try:
         found = segmenter.segment(frames.pictures[wanted])
     except Exception:
@@ -109,10 +111,23 @@ def crop_span(
 
 
 def classify_span(labels: SpanLabels, classifier: EmotionClassifier) -> SpanLabels:
-    """Add calibrated `probabilities` (float32 [emotions], pack order) to each row."""
+    """Add calibrated `probabilities` (float32 [emotions], pack order) to each row.
+
+    A frame with a crop for which the network gives no finite number fails, and has no rows.
+    """
+    fault("classify", labels.ordinals[[row["frame"] for row in labels.rows]])
     probabilities = classifier.classify(labels.crops)
-    rows = tuple(row | {"probabilities": p} for row, p in zip(labels.rows, probabilities, strict=True))
-    return replace(labels, rows=rows, crops=labels.crops[:0])
+    outcomes, places = list(labels.outcomes), dict[int, int]()
+    for row, found in zip(labels.rows, probabilities, strict=True):
+        crop = places[row["frame"]] = places.get(row["frame"], -1) + 1
+        if not np.isfinite(found).all():
+            outcomes[row["frame"]] = ("failed", f"classify: crop {crop}: the network gave no finite number")
+    rows = tuple(
+        row | {"probabilities": found}
+        for row, found in zip(labels.rows, probabilities, strict=True)
+        if outcomes[row["frame"]] == LABELLED
+    )
+    return replace(labels, rows=rows, outcomes=tuple(outcomes), crops=labels.crops[:0])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pyarrow as pa
 from insideout import __version__, schema
 from insideout.assemble import FilmSummary, frames_key, read_summary
 from insideout.errors import OutputError
+from insideout.faults import fault
 from insideout.packs import Pack
 from insideout.plan import PLAN_KEY, FilmPlan, spans_folder
 from insideout.store import Store
@@ -76,7 +77,9 @@ def write_manifest(
         "timings": timings,
         "versions": {"python": platform.python_version()} | _versions(),
     }
+    fault("before-manifest")
     store.write_json("manifest.json", manifest)
+    fault("before-success")
     store.write("_SUCCESS", b"")
     return manifest
 

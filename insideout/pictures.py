@@ -9,8 +9,8 @@ with a reason, and never a wrong picture.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -21,8 +21,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from insideout.faults import fault
 from insideout.film import open_video
-from insideout.spans import Reel
+from insideout.spans import Reel, Span
 
 DAMAGED = "decode: the frame's own data is damaged"
 DEPENDS = "decode: predicted from a damaged frame"
@@ -60,6 +61,52 @@ def pictures(reel: Reel, *, threads: int = 1) -> Iterator[Outcome]:
                 return
     with open_video(reel.path) as (container, stream):
         yield from _outcomes(stream, container.demux(stream), reel, threads)
+
+
+def pictures_around(
+    reel: Reel, broken: Mapping[int, str], *, threads: int = 1, tell: Callable[[int], None] | None = None
+) -> Iterator[Outcome]:
+    """As `pictures`, but never touch what begins at the ordinals `broken`, up to the end of their groups.
+
+    `broken` has a reason for each; the frames left out come with it. `tell` gets the ordinal of each
+    other frame before it is decoded.
+    """
+    at = reel.start
+    for ordinal in sorted(broken):
+        if at <= ordinal < reel.end:
+            yield from _told(_part(reel, at, ordinal), threads, tell)
+            at = next((group for group in reel.groups if group > ordinal), reel.end)
+            lost = _part(reel, ordinal, at)
+            yield from ((o, None, broken[ordinal]) for o in _expected(lost))
+    yield from _told(reel if at == reel.start else _part(reel, at, reel.end), threads, tell)
+
+
+def _told(reel: Reel, threads: int, tell: Callable[[int], None] | None) -> Iterator[Outcome]:
+    outcomes = pictures(reel, threads=threads)
+    for ordinal in _expected(reel):
+        if tell is not None:
+            tell(ordinal)
+        fault("decode", [ordinal])
+        yield next(outcomes)
+
+
+def _expected(reel: Reel) -> list[int]:
+    """The ordinals that `pictures` yields for a reel."""
+    return reel.samples.tolist() if reel.keyframes_only else list(range(reel.start, reel.end))
+
+
+def _part(reel: Reel, start: int, end: int) -> Reel:
+    """The reel from one of its groups on and up to an ordinal."""
+    low, high = np.searchsorted(reel.samples, (start, end))
+    return replace(
+        reel,
+        start=start,
+        pts=reel.pts[start - reel.start : end - reel.start],
+        seek_pts=int(reel.pts[start - reel.start]) if start < reel.end else reel.seek_pts,
+        groups=tuple(group for group in reel.groups if start <= group < end),
+        spans=(Span(0, start, end),),
+        samples=reel.samples[low:high],
+    )
 
 
 def _packets_from(container: InputContainer, stream: VideoStream, reel: Reel, back: int) -> Iterator[_Packet] | None:

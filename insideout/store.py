@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from insideout.errors import OutputError, StorageError
+from insideout.faults import fault
 
 
 class Store:
@@ -58,7 +59,9 @@ class Store:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                fault("before-rename")
                 temporary.replace(target)
+                fault("after-rename")
             finally:
                 temporary.unlink(missing_ok=True)
 

@@ -81,7 +81,8 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
                     raise UsageError(
                         f"no Ray cluster at {target}: {error}; start one, or leave out --address"
                     ) from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A process that dies is told of by what becomes of its frames, not by Ray's traceback of it.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         found = ray.cluster_resources()
         yield Resources(max(1, int(found.get("CPU", 1))), float(found.get("GPU", 0)))

@@ -2,15 +2,19 @@
 
     python -m pipelines.label FILM... --pack PACK --out DIR     (for `ray job submit`)
 
-A row is a span. On CPUs decoding and labelling have equal resources, so Ray fuses them into one
-process and no frame crosses the object store; with GPUs it streams spans from CPU decoders to GPU
-actors. Every span is committed under its own name, so running again does the missing ones only.
+On CPUs an actor decodes and labels, so that no frame crosses the object store; with GPUs spans are
+streamed from CPU decoders to GPU actors. Every span is committed under its own name, so running again
+does the missing ones only.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import pickle
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +26,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from insideout.assemble import FilmSummary, assemble, is_assembled, read_summary
 from insideout.decode import decode
 from insideout.emotion import EmotionClassifier
-from insideout.errors import FilmError, IncompleteError, StorageError
+from insideout.errors import FilmError, IncompleteError, InsideoutError, StorageError
+from insideout.faults import fault
 from insideout.film import Sampling
+from insideout.isolate import isolate, quarantine
 from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed
 from insideout.manifest import write_films, write_manifest
 from insideout.packs import Pack, load_pack
@@ -36,8 +42,10 @@ from pipelines.cluster import Resources
 
 #: Below any span of frames, so that Ray never waits to put two spans into one block.
 _BLOCK_BYTES = 1024 * 1024
-#: A span that is missing at the end is tried this often before the run gives up on it.
-_ROUNDS = 3
+#: A span whose process died is tried again so often in company, before it is labelled alone.
+_RETRIES = 1
+#: A process that works on one span for longer than this, in seconds, is taken to hang and ended.
+_PATIENCE = float(os.environ.get("INSIDEOUT_SPAN_SECONDS", "900"))
 Row = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
 
@@ -59,10 +67,14 @@ def decode_reel(row: Row) -> Iterator[Row]:
     spans = decode(reel, threads=1)
     while True:
         seconds: dict[str, float] = {}
+        # Ends this process even where a library hangs without giving up Python's lock.
+        faulthandler.dump_traceback_later(_PATIENCE, exit=True)
         with timed(seconds, "decode"):
             frames = next(spans, None)
+        faulthandler.cancel_dump_traceback_later()
         if frames is None:
             return
+        fault("after-decode", frames.ordinals)
         empty = replace(frames, pictures=frames.pictures[:0])
         yield _row(film=reel.film, frames=empty, seconds=seconds) | {"pictures": frames.pictures[None]}
 
@@ -80,12 +92,16 @@ class Label:
         """One span in; what comes out is its line for the progress display."""
         film, seconds = row["film"][0], row["seconds"][0]
         frames = replace(row["frames"][0], pictures=np.asarray(row["pictures"][0]))
+        faulthandler.dump_traceback_later(_PATIENCE, exit=True)
         with timed(seconds, "segment"):
             characters, outcomes = segment_span(frames, self.segmenter)
+        fault("after-segment", frames.ordinals)
         with timed(seconds, "crop"):
             labels = crop_span(frames, characters, outcomes, self.emotion, self.job.settings.crop_size)
         with timed(seconds, "classify"):
             labels = classify_span(labels, self.classifier)
+        faulthandler.cancel_dump_traceback_later()
+        fault("before-write", frames.ordinals)
         error: StorageError | None = None
         with timed(seconds, "write"):
             try:
@@ -98,6 +114,18 @@ class Label:
         """Commit a span under the one name it can have."""
         fingerprint = self.job.fingerprint
         self.store.write(span_key(film, fingerprint, labels.span), part_bytes(labels, fingerprint))
+
+
+class DecodeAndLabel:
+    """Both stages in one process, for machines without GPUs: no frame crosses the object store."""
+
+    def __init__(self, job: Job) -> None:
+        self.label = Label(job)
+
+    def __call__(self, row: Row) -> Iterator[Row]:
+        """One reel in; a line for each of its spans comes out."""
+        for frames in decode_reel(row):
+            yield self.label(frames)
 
 
 def label(
@@ -129,16 +157,12 @@ def label(
     frames = 0
     if on_plan:
         on_plan(_outlook(store, plans, todo))
-    for _ in range(_ROUNDS):
-        reels = [r for plan in todo for r in plan.reels(Sampling.parse(settings.sampling), _missing(store, plan))]
-        if not reels:
-            break
-        for line in run(reels, job, resources, gpus_per_actor):
-            frames += line["frames"]
-            for stage, spent in line["seconds"].items():
-                stages[stage] = stages.get(stage, 0.0) + spent
-            if on_span:
-                on_span(line)
+    for line in _all_spans(job, store, todo, resources, gpus_per_actor):
+        frames += line["frames"]
+        for stage, spent in line["seconds"].items():
+            stages[stage] = stages.get(stage, 0.0) + spent
+        if on_span:
+            on_span(line)
     summaries = _assemble_all(job, plans, todo)
     write_films(store, plans, settings.sampling)
     seconds = time.monotonic() - start
@@ -152,25 +176,72 @@ def label(
     return manifest | {"summaries": summaries}
 
 
+def _all_spans(
+    job: Job, store: Store, plans: list[FilmPlan], resources: Resources, gpus_per_actor: float
+) -> Iterator[dict[str, Any]]:
+    """Label what is missing: in reels; then what is left span by span; then what still is, frame by frame."""
+    sampling = Sampling.parse(job.settings.sampling)
+    reels = [reel for plan in plans for reel in plan.reels(sampling, _missing(store, plan))]
+    if reels:
+        yield from run(reels, job, resources, gpus_per_actor)
+    for again in (run, isolate_all):
+        # A reel that holds a span which kills its process has lost the spans behind it as well.
+        reels = [
+            reel for plan in plans for index in sorted(_missing(store, plan)) for reel in plan.reels(sampling, {index})
+        ]
+        if reels:
+            how = "once more, each by itself" if again is run else "frame by frame"
+            print(f"spans whose process died, labelled {how}: {len(reels)}", file=sys.stderr, flush=True)
+            yield from again(reels, job, resources, gpus_per_actor)
+
+
+def isolate_all(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float) -> Iterator[dict[str, Any]]:
+    """Label reels of one span each in processes of their own; yields a line for each."""
+    share = {"num_gpus": gpus_per_actor} if job.device == "cuda" else {}
+    task = ray.remote(isolate_span).options(num_cpus=1, max_retries=_RETRIES, **share)
+    waiting = [task.remote(reel, job) for reel in reels]
+    while waiting:
+        (done,), waiting = ray.wait(waiting, num_returns=1)
+        line = ray.get(done)
+        if isinstance(line, InsideoutError):
+            raise line
+        yield line
+
+
+def isolate_span(reel: Reel, job: Job) -> dict[str, Any] | InsideoutError:
+    """Label and commit one span whatever is in it; what its process did not survive goes into quarantine."""
+    pack, store, seconds = _pack_of(job), Store(job.out), dict[str, float]()
+    try:
+        with timed(seconds, "isolate"):
+            labels, troubles = isolate(reel, pack, job.device, job.settings.crop_size)
+        for trouble in troubles:
+            quarantine(store, trouble, reel, pack)
+        store.write(span_key(reel.film, job.fingerprint, labels.span), part_bytes(labels, job.fingerprint))
+    except InsideoutError as error:
+        return error
+    return {"film": reel.film, "frames": len(labels.ordinals), "seconds": seconds, "error": None}
+
+
 def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float) -> Iterator[dict[str, Any]]:
     """Stream reels through the stages; yields a line for each committed span, in no order."""
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
-    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
-    # Equal to the letter for both stages on CPUs: else Ray does not fuse them, frames cross the object
-    # store, and the pool leaves no CPU to the decoders.
-    cpu: dict[str, Any] = {"num_cpus": 1}
-    if job.device == "cuda":
-        pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
-        model: dict[str, Any] = {"num_gpus": gpus_per_actor, "num_cpus": 0}
-    else:
-        pool, model = ActorPoolStrategy(size=resources.cpus), cpu
-    dataset = (
-        ray.data.from_items([{"reel": pickle.dumps(reel)} for reel in reels], override_num_blocks=len(reels))
-        .map_batches(decode_reel, **one, **cpu)
-        .map_batches(Label, fn_constructor_args=[job], compute=pool, **one, **model)
-    )
+    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "fn_constructor_args": [job]}
+    with warnings.catch_warnings():
+        # Ray 2.64 will have another way to say it. Unsaid, a span that kills its process is tried for ever.
+        warnings.filterwarnings("ignore", ".*ray_remote_args", DeprecationWarning)
+        dataset = ray.data.from_items([{"reel": pickle.dumps(reel)} for reel in reels], override_num_blocks=len(reels))
+        if job.device == "cuda":
+            pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
+            dataset = dataset.map_batches(
+                decode_reel, batch_size=1, batch_format="numpy", num_cpus=1, max_retries=_RETRIES
+            ).map_batches(
+                Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, max_task_retries=_RETRIES, **one
+            )  # fmt: skip
+        else:
+            pool = ActorPoolStrategy(size=resources.cpus)
+            dataset = dataset.map_batches(DecodeAndLabel, compute=pool, num_cpus=1, max_task_retries=_RETRIES, **one)
     for row in dataset.iter_rows():
         if row["error"]:
             raise row["error"]

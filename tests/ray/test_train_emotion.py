@@ -137,7 +137,11 @@ def _worker(process: subprocess.Popen[bytes]) -> int:
     return named[0]
 
 
-@pytest.mark.parametrize("victim", [_worker, lambda process: process.pid], ids=["worker", "driver"])
+@pytest.mark.parametrize(
+    "victim",
+    [_worker, pytest.param(lambda process: process.pid, marks=pytest.mark.chaos)],
+    ids=["worker", "driver"],
+)
 def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(
     victim: Callable[[subprocess.Popen[bytes]], int], data: Path, tmp_path: Path, root: Path, straight: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_processes_that_ultralytics_starts_for_several_gpus_keep_the_run_folder(
     assert read_segmenter(job.out / "run" / "weights" / "best.pt")["classes"] == ("Disc", "Square")
 
 
+@pytest.mark.chaos
 def test_a_killed_driver_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
     data, out = write_yolo_export(tmp_path / "export"), tmp_path / "out"
     # Many, since the worker trains on for some seconds until it finds its driver gone.

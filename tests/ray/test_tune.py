@@ -15,6 +15,7 @@ from tests.exports import write_export
 from tune.results import read_trials
 from tune.settings import Share, Sweep
 from tune.sweep import run
+from tune.winner import train_winner
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -65,6 +66,12 @@ def test_a_sweep_begins_with_the_student_and_leaves_a_table_and_a_recipe(data: P
     assert best.score == max(rows[-1]["score"] for rows in by_trial.values())
     chosen = EmotionRecipe.read(tmp_path / "out" / "best.yaml")
     assert chosen.model_dump(mode="json") == json.loads(by_trial[best.name][0]["recipe"])
+
+    # The winner is trained as any recipe is, here by two workers.
+    folder = Path(train_winner(sweep, Store(str(tmp_path / "out")), Share(workers=2)))
+    meta = json.loads((folder / "meta.json").read_text())
+    assert folder == tmp_path / "out" / "winner" / "best"
+    assert meta["recipe"] == chosen.model_dump(mode="json")
 
     # The same again has nothing to do; another one is refused.
     before = Store(str(tmp_path / "out")).read("results.parquet")

