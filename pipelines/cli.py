@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from pipelines.cli_pack import pack_app
 from pipelines.cli_train import absolute, train_app
 from pipelines.evaluate import evaluate
 from pipelines.split import split
+
+if TYPE_CHECKING:
+    from insideout.plan import LabelSettings
 
 app = typer.Typer(
     help="Who feels what, in every shot of an animated film.",
@@ -39,6 +42,10 @@ Every = Annotated[int | None, typer.Option(min=1, help="Look at every n-th frame
 Fps = Annotated[str | None, typer.Option(help="Look at so many frames a second instead, such as 2 or 24000/1001.")]
 Keyframes = Annotated[bool, typer.Option("--keyframes", help="Look at key frames only.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local Ray is started otherwise.")]
+GpusPerActor = Annotated[
+    float, typer.Option(min=0.01, help="GPUs of each model actor where Ray has any; fractions share one.")
+]
+WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")]
 Output = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of `insideout label`.")]
 
 
@@ -87,21 +94,15 @@ def label(
     crop_size: Annotated[
         int, typer.Option(min=16, help="With --crops: most pixels a side; smaller ones stay as they are.")
     ] = 256,
-    gpus_per_actor: Annotated[
-        float, typer.Option(min=0.01, help="GPUs of each model actor where Ray has any; fractions share one.")
-    ] = 0.5,
+    gpus_per_actor: GpusPerActor = 0.5,
     address: Address = None,
-    report: Annotated[bool, typer.Option(help="Write DIR/report.html at the end.")] = True,
+    report: WithReport = True,
 ) -> None:
     """Label films: who is in each sampled frame, where, and with what emotion."""
-    from insideout.film import Sampling, open_video
+    from insideout.film import Sampling
     from insideout.packs import load_pack
     from insideout.plan import LabelSettings
     from insideout.sources import find_films
-    from pipelines.cluster import connected
-    from pipelines.label import label as run_label
-    from pipelines.progress import FrameProgress
-    from pipelines.summary import run_lines
 
     settings = LabelSettings(
         sampling=_sampling(every, fps, keyframes), confidence=confidence, crop_size=crop_size if crops else None
@@ -109,6 +110,40 @@ def label(
     Sampling.parse(settings.sampling)
     paths = [absolute(path) for path in find_films(films)]
     load_pack(pack)
+    _run_label(paths, pack, out, settings, gpus_per_actor, address)
+    if report:
+        _write_report(out)
+
+
+@app.command()
+def retry(
+    run: Output,
+    pack: PackPath,
+    gpus_per_actor: GpusPerActor = 0.5,
+    address: Address = None,
+    report: WithReport = True,
+) -> None:
+    """Try the failed frames of a run again, and do what is missing; nothing else is done twice."""
+    from insideout.packs import load_pack
+    from insideout.retry import forget_failures
+    from insideout.store import Store
+
+    again = forget_failures(Store(run), load_pack(pack))
+    typer.echo(f"failed frames to try again: {again.failed}")
+    _run_label(list(again.films), pack, run, again.settings, gpus_per_actor, address)
+    if report:
+        _write_report(run)
+
+
+def _run_label(
+    paths: list[str], pack: Path, out: str, settings: LabelSettings, gpus_per_actor: float, address: str | None
+) -> None:
+    from insideout.film import open_video
+    from pipelines.cluster import connected
+    from pipelines.label import label as run_label
+    from pipelines.progress import FrameProgress
+    from pipelines.summary import run_lines
+
     for path in paths[:_PROBED]:
         with open_video(path):
             pass
@@ -125,9 +160,9 @@ def label(
         )
     for line in run_lines(manifest):
         typer.echo(line)
+    if manifest["counts"]["failed"]:
+        typer.echo(f"some frames failed: {out}/frames has the reasons; `insideout retry {out}` tries them again")
     typer.echo(f"label table: {out}")
-    if report:
-        _write_report(out)
 
 
 @app.command()

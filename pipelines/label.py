@@ -35,6 +35,7 @@ from insideout.manifest import write_films, write_manifest
 from insideout.packs import Pack, load_pack
 from insideout.parts import part_bytes
 from insideout.plan import FilmPlan, LabelSettings, distinct, fingerprint, open_output, plan_film, span_key
+from insideout.retry import clear_spans
 from insideout.segment import CharacterSegmenter
 from insideout.spans import Reel
 from insideout.store import Store
@@ -172,7 +173,7 @@ def label(
         "stages": {stage: round(spent, 3) for stage, spent in stages.items()},
     }
     manifest = write_manifest(store, pack, settings.model_dump(), summaries, timings)
-    store.remove("spans")
+    clear_spans(store, {summary.film: bool(summary.failed) for summary in summaries})
     return manifest | {"summaries": summaries}
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from insideout.faults import ENVIRONMENT
@@ -68,6 +69,22 @@ def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     (bundle,) = (out / "quarantine").rglob("*.json")
     assert json.loads(bundle.read_text())["ordinal"] == bad
     assert bundle.with_suffix(".png").exists()
+    assert f"`insideout retry {out}` tries them again" in done.stdout
+
+    # Without the fault a retry does that one span and makes the run whole.
+    kept = {part: pq.read_table(part)["ordinal"].to_pylist() for part in (out / "spans").rglob("*.parquet")}
+    (spoilt,) = (ordinals for ordinals in kept.values() if bad in ordinals)
+    again = subprocess.run(
+        [*INSIDEOUT, "retry", str(out), "--pack", str(pack), "--no-report"], capture_output=True, text=True, timeout=280
+    )
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "failed frames to try again: 1" in again.stdout
+    assert len(kept) >= 2
+    assert f"labelling: {len(spoilt)}/{len(spoilt)} frames" in again.stderr
+    for name in TABLES:
+        assert table(out, name).equals(table(usual, name)), name
+    assert not (out / "spans").exists()
+    assert not list((out / "quarantine").rglob("*"))
 
 
 @pytest.mark.chaos
