@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from insideout.decode import SpanFrames, decode, read_frames
-from insideout.errors import IncompleteError
+from insideout.errors import IncompleteError, InsideoutError
 from insideout.label import Outcome, SpanLabels, classify_span, crop_span, segment_span
 from insideout.packs import Pack
 from insideout.spans import Reel
@@ -78,7 +78,8 @@ def isolate(
 ) -> tuple[SpanLabels, list[Trouble]]:
     """Label a reel of one span whatever is in it, and tell what was in it.
 
-    Raises IncompleteError where the child cannot even begin: then no frame is at fault.
+    Raises IncompleteError where the child cannot even begin, FilmError where the film cannot be opened
+    any more: then no frame is at fault.
     """
     if len(reel.spans) != 1:
         raise ValueError(f"a reel of one span is needed, this one has {len(reel.spans)}")
@@ -120,8 +121,10 @@ def _attempt(work: Work, unit_s: float, memory: int) -> tuple[SpanLabels | None,
                 child.kill()
             status = child.wait()
         if status == 0 and result.is_file():
-            labels: SpanLabels = pickle.loads(result.read_bytes())
-            return labels, None
+            found: SpanLabels | InsideoutError = pickle.loads(result.read_bytes())
+            if isinstance(found, InsideoutError):
+                raise found
+            return found, None
         if last is None or last["stage"] == "load":
             return None, None
         reason = f"took longer than {unit_s:g} s" if late else _how(status, errors.read_text())
@@ -241,8 +244,11 @@ def _child() -> None:
         out.write(json.dumps({"stage": stage, "ordinal": ordinal, "crop": crop}).encode() + b"\n")
         out.flush()
 
-    labels = label_alone(work, tell)
-    result.write_bytes(pickle.dumps(labels))
+    try:
+        found: SpanLabels | InsideoutError = label_alone(work, tell)
+    except InsideoutError as error:  # a film that is gone, a pack that cannot be read: no frame is at fault
+        found = error
+    result.write_bytes(pickle.dumps(found))
 
 
 if __name__ == "__main__":

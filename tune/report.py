@@ -55,7 +55,7 @@ def write_report(store: Store, sweep: Sweep, space: Space) -> str:
         bundle=Markup(vl_convert.javascript_bundle()),
         headline=_headline(best),
         lead=_lead(trials, sweep, space),
-        metric="macro-F1 on folds of train" if sweep.folds else "macro-F1 on valid",
+        metric=f"{sweep.judged_by} on {_scored_on(sweep)}",
         charts=[
             {"title": title, "text": text, "spec": Markup(_spec(chart))}
             for title, text, chart in shown
@@ -67,6 +67,12 @@ def write_report(store: Store, sweep: Sweep, space: Space) -> str:
     )
     store.write(REPORT, page.encode())
     return store.path(REPORT)
+
+
+def _scored_on(sweep: Sweep) -> str:
+    if sweep.of == "segmenter":
+        return "val"
+    return f"{sweep.folds} folds by scene of train" if sweep.folds else "valid"
 
 
 def _spec(chart: Any) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from insideout.decode import decode
 from insideout.emotion import EmotionClassifier
+from insideout.errors import FilmError
 from insideout.faults import ENVIRONMENT, fault
 from insideout.film import Sampling, open_film
 from insideout.isolate import isolate, quarantine
@@ -103,6 +104,11 @@ def test_a_decoder_that_crashes_costs_the_rest_of_its_group_of_pictures(
     assert [t.ordinal for t in troubles] == [bad]
     _check(found, usual, lost)
     assert found.outcomes[2] == ("failed", "decode: the process was ended by SIGKILL")
+
+
+def test_a_film_that_is_gone_is_no_frames_fault(reel: Reel, loaded: Pack, tmp_path: Path) -> None:
+    with pytest.raises(FilmError, match=r"gone\.mp4"):
+        isolate(dataclasses.replace(reel, path=str(tmp_path / "gone.mp4")), loaded)
 
 
 @pytest.mark.chaos

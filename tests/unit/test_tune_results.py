@@ -121,6 +121,9 @@ def test_the_report_holds_everything_and_no_markup_from_outside(tmp_path: Path) 
     assert "The best recipe scores 0.500" in page
     assert "trained 5 epochs; all of them in full are 9" in page
     assert "saved 44%" in page
+    assert "The score is macro_f1 on valid." in page
+    folds = Path(write_report(store, replace(sweep, folds=3, metric="accuracy"), space)).read_text()
+    assert "The score is accuracy on 3 folds by scene of train." in folds
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "optimizer: adamw" in page
