@@ -31,7 +31,7 @@ test: lint ## lint, unit tests, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
 	$(BIN)/python -m pytest tests/ray -m "not chaos"
 
-chaos: $(INSTALLED) ## more kills, hangs and poisoned frames than make test has (half an hour)
+chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (half an hour)
 	$(BIN)/python -m pytest tests/unit -n 2 -m chaos
 	$(BIN)/python -m pytest tests/ray -m chaos
 

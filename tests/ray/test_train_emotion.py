@@ -92,6 +92,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
     assert not (tmp_path / "out" / "best").exists()
 
 
+@pytest.mark.chaos
 def test_calibration_trains_folds_of_train_and_stores_the_temperature(data: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"epochs": 1})
     best = Path(run(data, recipe, tmp_path / "out", cpus=1, calibrate=2))

@@ -96,6 +96,7 @@ def test_a_killed_sweep_goes_on_with_its_trials(
     assert (out / "best.yaml").exists()
 
 
+@pytest.mark.chaos
 def test_a_trial_goes_on_elsewhere_when_its_node_is_lost(data: Path, space: Path, tmp_path: Path, root: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     space.write_text(SPACE.replace("epochs: 5", "epochs: 100"))
@@ -122,6 +123,7 @@ def test_a_trial_goes_on_elsewhere_when_its_node_is_lost(data: Path, space: Path
     assert len(pids) > 2, "no trial changed its process: the kill came too late to prove anything"
 
 
+@pytest.mark.chaos
 def test_a_sweep_lives_on_s3(data: Path, space: Path, tmp_path: Path, root: Path) -> None:
     out = f"s3://{BUCKET}/sweeps/emotion"
     command = [sys.executable, "-m", "tune.sweep", "emotion", "--data", str(data), "--space", str(space)]

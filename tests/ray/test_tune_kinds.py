@@ -72,6 +72,7 @@ def test_a_segmenter_is_swept_as_a_classifier_is(tmp_path: Path) -> None:
     assert "insideout train segmenter" in (tmp_path / "out" / "best.yaml").read_text()
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("ray_cluster")
 def test_of_a_population_the_last_go_on_from_the_first(data: Path, tmp_path: Path) -> None:
     sweep = Sweep("emotion", (str(data),), None, EMOTION, 4, algorithm="random", rule="pbt", grace=2)
@@ -117,6 +118,7 @@ def test_what_cannot_go_together_is_told(data: Path, tmp_path: Path, monkeypatch
         loggers.build_loggers([Log.tensorboard, Log.wandb], "sweep")
 
 
+@pytest.mark.chaos
 def test_nested_trials_give_back_their_workers_when_they_are_stopped(data: Path, tmp_path: Path, root: Path) -> None:
     """On two CPUs: were the worker of a stopped trial kept, the third would wait for its own for ever.
 
