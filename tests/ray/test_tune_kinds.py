@@ -14,12 +14,14 @@ import pytest
 
 from insideout.errors import UsageError
 from insideout.recipes.segmenter_recipe import SegmenterRecipe
+from insideout.recipes.segmenter_run import read_metrics
 from insideout.store import Store
 from tests.exports import write_export, write_yolo_export
 from tune import loggers
 from tune.results import read_trials
 from tune.settings import Log, Share, Sweep
 from tune.sweep import run
+from tune.winner import train_winner
 
 pytestmark = pytest.mark.ray
 
@@ -70,6 +72,9 @@ def test_a_segmenter_is_swept_as_a_classifier_is(tmp_path: Path) -> None:
     chosen = SegmenterRecipe.read(tmp_path / "out" / "best.yaml")
     assert chosen.model_dump(mode="json") == json.loads(next(r for r in rows if r["trial"] == best.name)["recipe"])
     assert "insideout train segmenter" in (tmp_path / "out" / "best.yaml").read_text()
+    checkpoint = Path(train_winner(sweep, Store(str(tmp_path / "out")), Share()))
+    assert checkpoint.is_relative_to(tmp_path / "out" / "winner")
+    assert len(read_metrics(tmp_path / "out" / "winner")) == 3
 
 
 @pytest.mark.chaos
