@@ -235,9 +235,10 @@ def quarantine(store: Store, trouble: Trouble, reel: Reel, pack: Pack) -> None:
 
 def _child() -> None:
     result, memory = Path(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     work: Work = pickle.loads(sys.stdin.buffer.read())
+    if work.device == "cpu":  # CUDA maps more than it uses
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     out = sys.stdout.buffer
 
     def tell(stage: str, ordinal: int, crop: int | None) -> None:

@@ -181,9 +181,9 @@ def _run(sweep: Sweep, out: str, share: Share, address: str | None, logs: list[L
 
     where, store = out.rstrip("/"), Store(absolute(out))
     loggers = build_loggers(logs, Path(where).name)
-    if winner:
-        check_winner(sweep, store)
     with connected(address, dashboard=sweep.nested):
+        if winner:
+            check_winner(sweep, store, share)
         best = run(sweep, store.root, share, loggers)
     if best.student:
         typer.echo(f"no trial beat the student's recipe: score {best.score:.3f}")

@@ -62,7 +62,12 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
     Raises DataError for unusable data, UsageError for a trial of several GPUs that is not nested.
     """
     if share.gpus > 1 and not sweep.nested:
-        raise UsageError(f"--gpus {share.gpus:g}: a trial is one process on one GPU; with --nested it has several")
+        raise UsageError(
+            f"--gpus {share.gpus:g}: a trial is one process on one GPU; for several give --nested --workers"
+            f" {share.gpus:g} --gpus 1"
+        )
+    if sweep.nested and share.gpus not in (0, 1):
+        raise UsageError(f"--nested --gpus {share.gpus:g}: each worker has one GPU; give --gpus 1, and --workers")
     if sweep.nested and sweep.folds:
         raise UsageError("--nested: trains one network a trial; leave out --folds")
     pretrained = sweep.pretrained

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ray
+
 from insideout.errors import UsageError
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.segmenter_recipe import SegmenterRecipe
@@ -14,8 +16,14 @@ from tune.settings import Share, Sweep
 WINNER = "winner"
 
 
-def check_winner(sweep: Sweep, store: Store) -> None:
-    """Raises UsageError where the winner could not be trained into this folder."""
+def check_winner(sweep: Sweep, store: Store, share: Share) -> None:
+    """Raises UsageError, before the search, where its winner could not be trained into this folder or on this Ray."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    if share.workers > cpus:
+        raise UsageError(
+            f"--workers {share.workers}: the winner would need as many CPUs, the cluster has {cpus}; ask for fewer,"
+            " or --no-winner"
+        )
     if sweep.of == "segmenter" and not store.local:
         raise UsageError(f"{store.root}: a segmenter is trained into a local folder; give one, or --no-winner")
 
@@ -23,7 +31,7 @@ def check_winner(sweep: Sweep, store: Store) -> None:
 def train_winner(sweep: Sweep, store: Store, share: Share) -> str:
     """Train best.yaml into the folder `winner` of a sweep, or go on there, and return where its checkpoint is.
 
-    `share.workers` work together, each with the CPUs and, rounded up, the GPUs of a trial.
+    `share.workers` work together, each with an equal share of the CPUs and, where trials had GPUs, one of its own.
     """
     text = store.read(BEST).decode()
     gpus = share.workers if share.gpus else 0

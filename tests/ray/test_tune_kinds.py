@@ -17,11 +17,12 @@ from insideout.recipes.segmenter_recipe import SegmenterRecipe
 from insideout.recipes.segmenter_run import read_metrics
 from insideout.store import Store
 from tests.exports import write_export, write_yolo_export
-from tune import loggers
+from tune import emotion, loggers
 from tune.results import read_trials
 from tune.settings import Log, Share, Sweep
+from tune.space import Space
 from tune.sweep import run
-from tune.winner import train_winner
+from tune.winner import check_winner, train_winner
 
 pytestmark = pytest.mark.ray
 
@@ -118,9 +119,20 @@ def test_what_cannot_go_together_is_told(data: Path, tmp_path: Path, monkeypatch
     refused("scored on val; leave it out", of="segmenter", space=SEGMENTER, folds=2)
     refused("a trial needs 4 CPUs, the cluster has 2.*or --workers", Share(workers=4), nested=True)
     refused("trains one network a trial", nested=True, folds=2)
+    with pytest.raises(UsageError, match="the winner would need as many CPUs, the cluster has 2"):
+        check_winner(Sweep("emotion", (str(data),), None, EMOTION, 2), Store(tmp_path / "out"), Share(workers=3))
+    with pytest.raises(UsageError, match="give --nested --workers 2 --gpus 1"):
+        emotion.prepare(*_asked(data, tmp_path, nested=False), Share(gpus=2), Store(tmp_path / "out"))
+    with pytest.raises(UsageError, match="each worker has one GPU"):
+        emotion.prepare(*_asked(data, tmp_path, nested=True), Share(gpus=0.5), Store(tmp_path / "out"))
     monkeypatch.setitem(loggers._PACKAGES, Log.wandb, "no_such_package")
     with pytest.raises(UsageError, match="--log wandb: no_such_package is not installed; pip install no_such_package"):
         loggers.build_loggers([Log.tensorboard, Log.wandb], "sweep")
+
+
+def _asked(data: Path, tmp_path: Path, *, nested: bool) -> tuple[Sweep, Space]:
+    (tmp_path / "space.yaml").write_text(EMOTION)
+    return Sweep("emotion", (str(data),), None, EMOTION, 2, nested=nested), Space.read(tmp_path / "space.yaml")
 
 
 @pytest.mark.chaos
