@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.splits import gather, split_crops
 
 PREDICTIONS = Path(__file__).parent / "predictions"
+#: A long training that is cut off goes on from here; removed when its predictions are written.
+CHECKPOINTS = Path("runs/protocols")
 FOLDS = {"valid": 1, "scenes": 5, "frames": 5}
 DATA = Path("data/exports/classification")
 
@@ -78,6 +81,16 @@ def found_heads(run: Path, labels: Path, classes: Sequence[str], scenes: set[str
     )
 
 
+def keep(training: EmotionTraining, folder: Path) -> None:
+    """Write a checkpoint to go on from in place of the one in `folder`."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    training.save(part, {})
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
 def train_one(arguments: argparse.Namespace) -> None:
     """One training in this process: the predictions of its fold, written when it is done."""
     torch.set_num_threads(1)
@@ -88,9 +101,14 @@ def train_one(arguments: argparse.Namespace) -> None:
     scored = {crop.scene_key for crop in data.valid.crops}
     began = time.monotonic()
     training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
-    training.start()
-    for _ in range(recipe.epochs):
+    kept = CHECKPOINTS / arguments.target.parent.name / arguments.target.stem
+    if kept.exists():
+        training.restore(kept)
+    else:
+        training.start()
+    while training.epoch < recipe.epochs:
         training.train_epoch()
+        keep(training, kept)
     predictions = Predictions(data.valid, training.predict(data.valid))
     arguments.target.parent.mkdir(parents=True, exist_ok=True)
     if arguments.found is not None:
@@ -98,6 +116,7 @@ def train_one(arguments: argparse.Namespace) -> None:
         name = f"{arguments.target.stem}-found.parquet"
         Predictions(heads, training.predict(heads)).write(arguments.target.with_name(name))
     predictions.write(arguments.target)
+    shutil.rmtree(kept, ignore_errors=True)
     right = float((predictions.guesses == predictions.labels).mean())
     print(f"{arguments.target.stem}: accuracy {right:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
