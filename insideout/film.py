@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import IO, Any
+from typing import Any
 
 import av
-import fsspec
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -20,9 +19,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from insideout.errors import FilmError, UsageError
+from insideout.errors import FilmError, StorageError, UsageError
+from insideout.objects import RangedFile, check_read, is_url, said, storage_errors
 
-_CHUNK = 4 * 1024 * 1024
+_CHUNK = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,18 +166,21 @@ def open_film(path: str) -> Film:
 @contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a film and its first video stream that is not a cover picture; FilmError if there is none."""
-    handle: IO[bytes] | None = None
+    handle: RangedFile | None = None
     try:
         source: Any = path
         if is_url(path):
-            handle = source = fsspec.open(path, "rb").open()
+            handle = source = RangedFile(path)
         container = av.open(source)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FilmError(f"{path}: no such file; check the path") from error
-    except (FFmpegError, OSError, ValueError, ImportError) as error:
+    except storage_errors(FFmpegError, ValueError, ImportError) as error:
         if handle is not None:
             handle.close()
-        raise FilmError(f"{path}: not a video that can be opened ({_said(error)})") from error
+            if handle.failure is not None:
+                why = said(handle.failure)
+                raise StorageError(f"{path}: cannot be read ({why}); check it and run again") from error
+        raise FilmError(f"{path}: not a video that can be opened ({said(error)})") from error
     try:
         # ffmpeg renders any text file as a film of a terminal.
         decodable = [s for s in container.streams.video if s.codec_context is not None]
@@ -185,31 +188,29 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         moving = [s for s in pictures if not s.disposition & av.stream.Disposition.attached_pic]
         if not moving:
             raise FilmError(f"{path}: no video stream; choose a file with moving pictures")
-        yield container, moving[0]
+        try:
+            yield container, moving[0]
+        finally:
+            check_read(container, path)
     finally:
         container.close()
         if handle is not None:
             handle.close()
 
 
-def is_url(path: str) -> bool:
-    """Say whether a path is an fsspec URL, such as s3://bucket/film.mp4, rather than a local path."""
-    return "://" in path
-
-
 def _digest(path: str) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     try:
-        with fsspec.open(path, "rb").open() if is_url(path) else open(path, "rb") as file:
+        with RangedFile(path, block_bytes=_CHUNK) if is_url(path) else open(path, "rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
     except FileNotFoundError as error:
         raise FilmError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, ImportError) as error:
-        kind = (
-            "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({_said(error)})"
-        )
+    except storage_errors(ValueError, ImportError) as error:
+        if size:
+            raise StorageError(f"{path}: cannot be read further ({said(error)}); check it and run again") from error
+        kind = "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({said(error)})"
         raise FilmError(f"{path}: {kind}") from error
     return digest.hexdigest(), size
 
@@ -232,7 +233,7 @@ def _index(
                 keys.append(packet.pts)
     except FFmpegError as error:
         if not pts:
-            raise FilmError(f"{path}: not a video that can be read ({_said(error)})") from error
+            raise FilmError(f"{path}: not a video that can be read ({said(error)})") from error
         # A file cut off in the middle: what was there before the end is a film.
     if len(set(pts)) != len(pts):
         return None, np.zeros(0, np.int64)
@@ -280,8 +281,3 @@ def _fraction(value: Fraction | None, path: str) -> Fraction:
     if not value:
         raise FilmError(f"{path}: the video stream has no time base; put it into another container")
     return Fraction(value)
-
-
-def _said(error: Exception) -> str:
-    """What an error says without its number and path, which the message around it names already."""
-    return getattr(error, "strerror", None) or str(error)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from insideout.faults import fault
 from insideout.film import open_video
+from insideout.objects import check_read
 from insideout.spans import Reel, Span
 
 DAMAGED = "decode: the frame's own data is damaged"
@@ -140,6 +141,7 @@ def _outcomes(stream: VideoStream, packets: Iterator[_Packet], reel: Reel, threa
             packet = next(packets, None)
         except FFmpegError as error:
             packet, unread = None, f" (the file cannot be read further: {error.strerror})"
+        check_read(stream.container, reel.path)
         last = packet is None or packet.size == 0
         if packet is not None and not last:
             if reel.keyframes_only and packet.pts not in expected:

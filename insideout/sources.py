@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from glob import has_magic
 
-import fsspec
 from fsspec import AbstractFileSystem
 
 from insideout.errors import FilmError
-from insideout.film import is_url
+from insideout.objects import filesystem as filesystem_of
+from insideout.objects import is_url, said, storage_errors
 
 _BROADCAST = {".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".mxf", ".ts", ".wmv"}
 SUFFIXES = frozenset({".m4v", ".mkv", ".mov", ".mp4", ".ogv", ".webm"} | _BROADCAST)
@@ -33,7 +33,7 @@ def find_films(films: Sequence[str]) -> list[str]:
 
 def _find(film: str) -> list[str]:
     try:
-        filesystem, path = fsspec.core.url_to_fs(film if is_url(film) else os.path.expanduser(film))
+        filesystem, path = filesystem_of(film if is_url(film) else os.path.expanduser(film))
         if filesystem.isfile(path):
             return [film if is_url(film) else os.path.expanduser(film)]
         if filesystem.isdir(path):
@@ -46,8 +46,8 @@ def _find(film: str) -> list[str]:
                 raise FilmError(f"{film}: matches no film; looked for {', '.join(sorted(SUFFIXES))}")
         else:
             raise FilmError(f"{film}: no such file; check the path")
-    except (OSError, ValueError, ImportError) as error:
-        raise FilmError(f"{film}: cannot be searched ({error})") from error
+    except storage_errors(ValueError, ImportError) as error:
+        raise FilmError(f"{film}: cannot be searched ({said(error)})") from error
     if is_url(film):
         return [filesystem.unstrip_protocol(match) for match in matches]
     relative = not os.path.isabs(os.path.expanduser(film))

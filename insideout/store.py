@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from insideout.errors import OutputError, StorageError
 from insideout.faults import fault
+from insideout.objects import filesystem, heard, said, storage_errors
 
 
 class Store:
@@ -32,8 +32,8 @@ class Store:
         """`root` is a local path or an fsspec URL such as `s3://bucket/prefix`."""
         self.root = str(root)
         try:
-            self.fs, self._path = fsspec.core.url_to_fs(self.root)
-        except (ValueError, ImportError, OSError) as error:
+            self.fs, self._path = filesystem(self.root)
+        except storage_errors(ValueError, ImportError) as error:
             raise OutputError(f"{self.root}: not a folder that can be opened: {error}") from error
         self.local = isinstance(self.fs, LocalFileSystem)
 
@@ -119,10 +119,11 @@ class Store:
     def _reported(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+            heard()
+        except storage_errors() as error:
             where = self.path(key)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(
                     f"{where}: disk full; free some space and run the same command again, finished spans are kept"
                 ) from error
-            raise StorageError(f"cannot {verb} {where}: {error.strerror or error}; check it and run again") from error
+            raise StorageError(f"cannot {verb} {where}: {said(error)}; check it and run again") from error
