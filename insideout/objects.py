@@ -64,7 +64,10 @@ def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 def said(error: Exception) -> str:
     """What an error says in one line, without its number and path, which the message around it names already."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:300]
+    text = " ".join(str(text).split())[:300]
+    if isinstance(error, PermissionError) and not getattr(error, "errno", None):  # of a server, not of this machine
+        text += ": no permission, or the credentials have expired"
+    return text
 
 
 class RangedFile(io.RawIOBase):
@@ -74,12 +77,12 @@ class RangedFile(io.RawIOBase):
     first, None so far; from then on every read raises it again.
     """
 
-    def __init__(self, path: str, *, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, path: str, *, block_bytes: int | None = None) -> None:
         """`path` is an fsspec URL; raises FileNotFoundError and what `storage_errors` names."""
         super().__init__()
         fs, inside = filesystem(path)
         self.failure: Exception | None = None
-        self._inner = fs.open(inside, "rb", block_size=block_bytes, cache_type="readahead")
+        self._inner = fs.open(inside, "rb", block_size=block_bytes or BLOCK_BYTES, cache_type="readahead")
 
     def readable(self) -> bool:
         """True."""

@@ -106,7 +106,8 @@ class Store:
             except FileNotFoundError:
                 return []
         start = len(self.path(""))
-        keys = (str(path)[start:] for path in found)
+        # Some servers keep an empty object where a folder was.
+        keys = (key for path in found if (key := str(path)[start:]) != prefix.rstrip("/"))
         return sorted(k for k in keys if k.endswith(suffix) and not k.rsplit("/", 1)[-1].startswith("."))
 
     def remove(self, prefix: str) -> None:

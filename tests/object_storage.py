@@ -51,8 +51,8 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
                 time.sleep(0.2)
             yield environment
         finally:
-            server.terminate()
-            server.wait(20)
+            server.kill()  # a polite end takes it many seconds, and nothing of it is kept
+            server.wait()
 
 
 def _answers(fs: s3fs.S3FileSystem) -> bool:
