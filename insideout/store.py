@@ -7,10 +7,11 @@ itself, and nothing is ever renamed there.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,54 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
 
+    def update(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        """Replace what is under a key by `change` of it (None: nothing there), and return that.
+
+        What another process writes meanwhile is not lost: on local disk writers take turns, on S3 the
+        write holds only for the version that was read, and is done again where that has changed, so
+        that `change` may be called more than once. Storage that cannot do either: the last one wins.
+        """
+        if self.local:
+            Path(self._path).mkdir(parents=True, exist_ok=True)
+            folder = os.open(self._path, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)  # given back when the process ends, however it does
+                data = change(self.read(key) if self.exists(key) else None)
+                self.write(key, data)
+            finally:
+                os.close(folder)
+            return data
+        while True:
+            version = self._version(key)
+            data = change(self.read(key) if version else None)
+            if self._written(key, data, version):
+                return data
+
+    def _version(self, key: str) -> str | None:
+        """What changes whenever the object under a key does; None where there is none."""
+        with self._reported("look at", key):
+            self.fs.invalidate_cache()
+            try:
+                return str(self.fs.info(self.path(key)).get("ETag", "any"))
+            except FileNotFoundError:
+                return None
+
+    def _written(self, key: str, data: bytes, version: str | None) -> bool:
+        """Put an object in place of this version of it, and say whether that was still the one."""
+        condition: dict[str, str] = {}
+        if version != "any":
+            condition = {"IfMatch": version} if version else {"mode": "create"}
+        with self._reported("write", key):
+            try:
+                self.fs.pipe_file(self.path(key), data, **condition)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno == errno.EINVAL and "pre-conditions" in str(error):
+                    return False
+                raise
+        return True
+
     def write_json(self, key: str, value: Any) -> None:
         """Write a value as indented JSON."""
         self.write(key, json.dumps(value, indent=2, ensure_ascii=False).encode())
@@ -91,6 +140,11 @@ class Store:
     def read_table(self, key: str) -> pa.Table:
         """Read a Parquet file."""
         return pq.read_table(pa.BufferReader(self.read(key)))
+
+    def read_metadata(self, key: str) -> dict[bytes, bytes]:
+        """The metadata at the foot of a Parquet file, without its rows."""
+        with self._reported("read", key), self.fs.open(self.path(key), "rb") as file:
+            return dict(pq.read_schema(file).metadata or {})
 
     def exists(self, key: str) -> bool:
         """Tell whether a key is there."""

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import duckdb
 import numpy as np
 import pandas
 import polars
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -27,9 +25,7 @@ from insideout.film import Sampling, open_film
 from insideout.masks import decode_rle
 from insideout.packs import load_pack
 from insideout.store import Store
-
-INSIDEOUT = [sys.executable, "-m", "pipelines.cli"]
-ORDER = [("ordinal", "ascending"), ("track", "ascending"), ("score", "descending")]
+from tests.labelling import INSIDEOUT, table
 
 
 def label(film: Path, pack: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -37,15 +33,6 @@ def label(film: Path, pack: Path, out: Path, *options: str) -> subprocess.Comple
         [*INSIDEOUT, "label", str(film), "--pack", str(pack), "--out", str(out), *options],
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
-
-
-def table(out: Path, name: str) -> pa.Table:
-    """All rows of one table, in the order of their key, without the hive column."""
-    files = sorted((out / name).rglob("*.parquet"))
-    assert files, f"no {name} in {out}"
-    whole = pa.concat_tables([pq.ParquetFile(file).read() for file in files])
-    keys = [key for key in ORDER if key[0] in whole.column_names] or [("shot", "ascending")]
-    return whole.sort_by(keys)
 
 
 @pytest.fixture(scope="module")

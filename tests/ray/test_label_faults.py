@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from insideout.faults import ENVIRONMENT
-from tests.ray.test_label import INSIDEOUT, table
+from tests.labelling import TABLES, busy, insideout, label, table
 
 pytestmark = pytest.mark.ray
-
-TABLES = ("characters", "frames", "shots")
-
-
-def label(film: Path, pack: Path, out: Path, fault: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [*INSIDEOUT, "label", str(film), "--pack", str(pack), "--out", str(out), "--every", "24", "--no-report"]
-    env = os.environ | environment | ({ENVIRONMENT: fault} if fault else {})
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory, excerpt: Path, pack: Path) -> Path:
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("usual") / "out"
-    done = label(excerpt, pack, out)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def _busy(run: Path) -> int:
-    """A frame with characters, in the middle of the film."""
-    frames = table(run, "frames").to_pylist()
-    return next(row["ordinal"] for row in frames[20:] if row["characters"] >= 1)
 
 
 def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     usual: Path, excerpt: Path, pack: Path, tmp_path: Path
 ) -> None:
-    bad, out = _busy(usual), tmp_path / "out"
+    bad, out = busy(usual), tmp_path / "out"
     done = label(excerpt, pack, out, f"segment:kill:{bad}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
@@ -74,9 +48,7 @@ def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     # Without the fault a retry does that one span and makes the run whole.
     kept = {part: pq.read_table(part)["ordinal"].to_pylist() for part in (out / "spans").rglob("*.parquet")}
     (spoilt,) = (ordinals for ordinals in kept.values() if bad in ordinals)
-    again = subprocess.run(
-        [*INSIDEOUT, "retry", str(out), "--pack", str(pack), "--no-report"], capture_output=True, text=True, timeout=280
-    )
+    again = insideout("retry", out, "--pack", pack, "--no-report")
     assert again.returncode == 0, again.stderr[-3000:]
     assert "failed frames to try again: 1" in again.stdout
     assert len(kept) >= 2
@@ -95,7 +67,7 @@ def test_a_worker_that_is_killed_once_changes_nothing(
     point: str, usual: Path, excerpt: Path, pack: Path, tmp_path: Path
 ) -> None:
     marker, out = tmp_path / "hit", tmp_path / "out"
-    ordinal = "" if "rename" in point else str(_busy(usual))
+    ordinal = "" if "rename" in point else str(busy(usual))
     done = label(excerpt, pack, out, f"{point}:kill:{ordinal}:{marker}")
     if "rename" in point and done.returncode != 0:
         # The first file that a run writes is its plan, by the driver.
@@ -121,7 +93,7 @@ def test_a_driver_that_is_killed_goes_on(point: str, usual: Path, excerpt: Path,
 
 @pytest.mark.chaos
 def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
-    bad, out = _busy(usual), tmp_path / "out"
+    bad, out = busy(usual), tmp_path / "out"
     done = label(excerpt, pack, out, f"classify:hang:{bad}", INSIDEOUT_SPAN_SECONDS="25")
     assert done.returncode == 0, done.stderr[-3000:]
     frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
