@@ -38,8 +38,8 @@ class _Colours:
         return f"e{place}" + (f" p{min(again, 2)}" if again else "")
 
 
-def write_report(run: Path | str, out: Path | None = None, *, attribution: str | None = None) -> Path:
-    """Write the HTML report over a finished output folder and return its path.
+def write_report(run: Path | str, out: Path | None = None, *, attribution: str | None = None) -> str:
+    """Write the HTML report over a finished output folder and return its path or URL.
 
     `run` is the folder; `out` defaults to its `report.html`. `attribution` is the line shown with the
     pictures of every film; without it, films known by their digest bring their own. Raises
@@ -52,10 +52,10 @@ def write_report(run: Path | str, out: Path | None = None, *, attribution: str |
     page = render(opened, films).encode("utf-8")
     if out is None:
         opened.store.write("report.html", page)
-        return Path(opened.store.path("report.html"))
+        return f"{opened.store.root.rstrip('/')}/report.html"
     target = Path(os.path.abspath(out))
     Store(target.parent).write(target.name, page)
-    return Path(out)
+    return str(out)
 
 
 def render(run: Run, films: Sequence[FilmView]) -> str:

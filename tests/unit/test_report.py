@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    written = write_report(run)
+    written = Path(write_report(run))
     assert written == run / "report.html"
     return Page(written.read_text(encoding="utf-8"))
 
@@ -247,7 +247,7 @@ def test_names_with_html_in_them_are_text(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["configuration"]["<u>key</u>"] = "s3://user:secret@bucket/<u>"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    html = write_report(tmp_path).read_text(encoding="utf-8")
+    html = Path(write_report(tmp_path)).read_text(encoding="utf-8")
     page = Page(html)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "b onload", "u"})
     assert "<i>Glad" not in html
@@ -260,7 +260,7 @@ def test_names_with_html_in_them_are_text(tmp_path: Path) -> None:
 def test_a_long_film_stays_small_and_has_at_most_forty_pictures_a_character(tmp_path: Path) -> None:
     spec = runs.FilmSpec("long.mp4", "e5" * 32, shots=160, shot_frames=12)
     runs.write_run(tmp_path, (spec,))
-    report = write_report(tmp_path)
+    report = Path(write_report(tmp_path))
     assert report.stat().st_size < 2_000_000
     page = Page(report.read_text(encoding="utf-8"))
     assert sum(1 for _ in _pictures(page)) == 3 * 40 + 24
@@ -282,7 +282,7 @@ def test_a_sum_that_is_off_is_said(tmp_path: Path) -> None:
     status[status.index("labelled")] = "lost"
     rows = rows.set_column(rows.schema.get_field_index("status"), rows.schema.field("status"), [status])
     pq.write_table(rows, path)
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    page = Page(Path(write_report(tmp_path)).read_text(encoding="utf-8"))
     assert "1 sampled frames are neither labelled, dropped nor failed" in page.text
     assert "the manifest counts" in page.text
 
@@ -290,7 +290,7 @@ def test_a_sum_that_is_off_is_said(tmp_path: Path) -> None:
 def test_a_manifest_without_optional_keys_is_enough(tmp_path: Path) -> None:
     runs.write_run(tmp_path, runs.FILMS[:1])
     (tmp_path / "manifest.json").write_text('{"schema": 1}')
-    page = Page(write_report(tmp_path, tmp_path / "elsewhere.html").read_text(encoding="utf-8"))
+    page = Page(Path(write_report(tmp_path, tmp_path / "elsewhere.html")).read_text(encoding="utf-8"))
     assert "Frank" in page.text
     assert not (tmp_path / "report.html").exists()
 
@@ -299,7 +299,7 @@ def test_a_film_without_characters_has_a_report(tmp_path: Path) -> None:
     runs.write_run(tmp_path, runs.FILMS[:1])
     for path in (tmp_path / "characters").rglob("*.parquet"):
         path.unlink()
-    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    page = Page(Path(write_report(tmp_path)).read_text(encoding="utf-8"))
     assert "No character was found in this film" in page.text
     assert "the ledger tells of" in page.text
 
@@ -307,15 +307,15 @@ def test_a_film_without_characters_has_a_report(tmp_path: Path) -> None:
 def test_the_attribution_follows_the_digest_or_the_caller(tmp_path: Path) -> None:
     runs.write_run(tmp_path, (runs.FilmSpec("any name.mp4", BUNNY, shots=4),))
     line = "(c) 2008 Blender Foundation, Big Buck Bunny, CC BY 3.0"
-    assert write_report(tmp_path).read_text(encoding="utf-8").count(line) == 2
-    own = write_report(tmp_path, attribution="(c) <me>").read_text(encoding="utf-8")
+    assert Path(write_report(tmp_path)).read_text(encoding="utf-8").count(line) == 2
+    own = Path(write_report(tmp_path, attribution="(c) <me>")).read_text(encoding="utf-8")
     assert own.count("(c) &lt;me&gt;") == 2
     assert line not in own
 
 
 def test_the_same_table_gives_the_same_page(run: Path, page: Page) -> None:
     before = (run / "report.html").read_bytes()
-    assert write_report(str(run)).read_bytes() == before
+    assert Path(write_report(str(run))).read_bytes() == before
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
@@ -385,7 +385,7 @@ def _run_over(clip: Path, folder: Path) -> Path:
 
 
 def test_without_crops_pictures_are_cut_from_the_film(clip: Path, tmp_path: Path) -> None:
-    page = Page(write_report(_run_over(clip, tmp_path)).read_text(encoding="utf-8"))
+    page = Page(Path(write_report(_run_over(clip, tmp_path))).read_text(encoding="utf-8"))
     found = list(_pictures(page))
     assert len(found) > 10
     for attributes, picture in found:
@@ -414,7 +414,7 @@ def test_without_crops_and_film_the_page_says_why(clip: Path, tmp_path: Path, ha
     else:
         middle = data.index(b"mdat") + 600
         copy.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
-    page = Page(write_report(run).read_text(encoding="utf-8"))
+    page = Page(Path(write_report(run)).read_text(encoding="utf-8"))
     assert page.text.count("Some pictures are missing") == 1
     assert why in page.text
     assert not list(_pictures(page))
