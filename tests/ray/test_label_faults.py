@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +14,8 @@ import pytest
 from tests.labelling import TABLES, busy, insideout, label, table
 
 pytestmark = pytest.mark.ray
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 def test_a_frame_that_kills_every_process_is_the_only_one_lost(
@@ -99,3 +104,32 @@ def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack:
     frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
     assert frames[bad]["reason"] == "classify: crop 0: took longer than 60 s"
     assert sum(row["status"] == "failed" for row in frames.values()) == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's package faketime")
+def test_a_clock_that_jumps_changes_nothing(usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
+    out, clock = tmp_path / "out", tmp_path / "clock"
+    clock.write_text("+0")
+    jumping = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
+    ended = threading.Event()
+
+    def jump() -> None:
+        for jumps in itertools.cycle(["+2h", "-1d", "+30d"]):
+            if ended.wait(4):
+                return
+            clock.write_text(jumps)
+
+    jumper = threading.Thread(target=jump)
+    jumper.start()
+    try:
+        done = label(excerpt, pack, out, **jumping, FAKETIME_DONT_FAKE_MONOTONIC="1")
+    finally:
+        ended.set()
+        jumper.join()
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in TABLES:
+        assert table(out, name).equals(table(usual, name)), name
+    created = json.loads((out / "manifest.json").read_text())["created"]
+    written = datetime.strptime(created, "%Y-%m-%dT%H:%M:%S%z")
+    assert abs(datetime.now(timezone.utc) - written) > timedelta(hours=1), "the clock did not jump"
