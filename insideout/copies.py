@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from insideout.errors import FilmError, StorageError
@@ -62,6 +63,11 @@ def _fetch(path: str, film: str, copy: Path) -> None:
 
 def _forget(folder: Path) -> None:
     """Remove all but the copies used last; who still reads one goes on reading it."""
-    copies = [(copy.stat().st_mtime_ns, copy) for copy in folder.iterdir() if not copy.name.startswith(".")]
-    for _, copy in sorted(copies)[:-KEPT]:
-        copy.unlink(missing_ok=True)
+    used: list[tuple[int, str]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # another process forgets as well
+                if not entry.name.startswith("."):
+                    used.append((entry.stat().st_mtime_ns, entry.path))
+    for _, copy in sorted(used)[:-KEPT]:
+        Path(copy).unlink(missing_ok=True)
