@@ -4,11 +4,21 @@ A message says what is wrong, where, and what to do next. The command line print
 traceback and leaves with `exit_code`: 2 for bad use, 1 for work that failed.
 """
 
+from __future__ import annotations
+
+from insideout.messages import printable, without_credentials
+
 
 class InsideoutError(Exception):
-    """Something went wrong that the user can read about and act on."""
+    """Something went wrong that the user can read about and act on.
+
+    Messages quote paths, names and other libraries' errors: credentials and control characters go out of them here.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(without_credentials(a)) if isinstance(a, str) else a for a in args))
 
 
 class UsageError(InsideoutError):

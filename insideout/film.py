@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -20,9 +21,20 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from insideout.errors import FilmError, StorageError, UsageError
+from insideout.index import Index, decode_index, decoded, read_index
 from insideout.objects import RangedFile, check_read, is_url, said, storage_errors
 
 _CHUNK = 16 * 1024 * 1024
+
+MOST_PIXELS = 1 << 26
+"""Pixels of a picture of a film at most, twice as many as 8K has: a span holds eight pictures at least."""
+
+#: ffmpeg's names of the containers that are read. A playlist or a list of files is not among them: it would
+#: have ffmpeg open other files and addresses, whatever its name says it is.
+_FORMATS = (
+    "apng,asf,av1,avi,dv,flv,gif,gxf,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
+    "webm,wtv,yuv4mpegpipe"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +45,9 @@ class Film:
     width, height: pixels of the stored picture after rotation. rotation: degrees counter-clockwise to
     apply, 0, 90, 180 or 270. time_base: seconds per pts unit. fps: average frame rate.
     pts: int64 [frames], ascending, by ordinal. keyframes: int32 ordinals of key frames, ascending.
+    counted: whether the file's time stamps do not tell its frames apart (two have the same, or they count
+    packets and not pictures, as in AVI with B-frames). Then frames are told by counting them from the first
+    on, so that the film is decoded in one reel, and pts may repeat.
     """
 
     path: str
@@ -47,6 +62,7 @@ class Film:
     codec: str
     pts: NDArray[np.int64]
     keyframes: NDArray[np.int32]
+    counted: bool = False
 
     @property
     def frames(self) -> int:
@@ -64,7 +80,9 @@ class Film:
 
     @cached_property
     def gops(self) -> NDArray[np.int32]:
-        """Ordinals at which a group of pictures starts, ascending, 0 first: int32 [groups]."""
+        """Ordinals from which decoding can begin, where groups of pictures start, 0 first: int32 [groups]."""
+        if self.counted:
+            return np.zeros(1, np.int32)
         return np.union1d(np.zeros(1, np.int32), self.keyframes).astype(np.int32)
 
 
@@ -118,30 +136,26 @@ class Sampling:
             return film.keyframes.astype(np.int32)
         if self.fps is None:
             return np.arange(0, film.frames, self.every, dtype=np.int32)
-        since = film.pts - film.pts[0]
         step = 1 / (self.fps * film.time_base)
-        times = int(since[-1] // step) + 1
-        # Python integers: the products do not fit 64 bits for a long film with a fine time base.
-        wanted = np.array([i * step.numerator // step.denominator for i in range(times)], np.int64)
-        return np.unique(np.searchsorted(since, wanted, side="right") - 1).astype(np.int32)
+        # How many of these times lie before each frame: counted, not listed, since a file may claim to last for
+        # ages. Python integers: the products do not fit 64 bits for a long film with a fine time base.
+        since = [pts - int(film.pts[0]) for pts in film.pts.tolist()]
+        before = [-(-pts * step.denominator // step.numerator) for pts in since]
+        before.append(since[-1] * step.denominator // step.numerator + 1)
+        return np.flatnonzero([a < b for a, b in pairwise(before)]).astype(np.int32)
 
 
 def open_film(path: str) -> Film:
-    """Probe and index a film without decoding more than one frame.
+    """Probe and index a film, without decoding more than one frame where packets tell which frames there are.
 
-    path: local path or fsspec URL. The file is read twice: once for its sha256, once for its packets.
-    Raises FilmError: missing, not a video, no video stream, zero frames, no time stamps.
+    path: local path or fsspec URL. The file is read twice: once for its sha256, once for its packets. Films
+    are decoded for their index where packets may be half frames (field-coded H.264) or lack time stamps.
+    Raises FilmError: missing, not a video, no video stream, zero frames, no time stamps, or such as go back.
     """
     sha256, size = _digest(path)
     if size == 0:
         raise FilmError(f"{path}: the file is empty; copy or download it again")
-    with open_video(path) as (container, stream):
-        pts, keys = _index(container, stream, path)
-    if pts is None:
-        with open_video(path) as (container, stream):
-            pts, keys = _index_decoding(container, stream, path)
-    if not len(pts):
-        raise FilmError(f"{path}: the video stream has zero frames; was the recording cut off?")
+    index = _indexed(path, size)
     with open_video(path) as (container, stream):
         first = _first_frame(container, stream, path)
         rotation = round(first.rotation / 90) % 4 * 90
@@ -158,8 +172,9 @@ def open_film(path: str) -> Film:
             time_base=_fraction(stream.time_base, path),
             fps=Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25),
             codec=stream.codec_context.name,
-            pts=pts,
-            keyframes=np.searchsorted(pts, keys).astype(np.int32),
+            pts=index.pts,
+            keyframes=index.keyframes,
+            counted=index.counted,
         )
 
 
@@ -171,9 +186,18 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         source: Any = path
         if is_url(path):
             handle = source = RangedFile(path)
-        container = av.open(source)
+        else:
+            # Whole, so that nothing of a name is taken for a protocol of ffmpeg, such as `concat:`.
+            source = os.path.abspath(path)
+        container = av.open(source, options={"format_whitelist": _FORMATS})
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FilmError(f"{path}: no such file; check the path") from error
+    except av.error.ArgumentError as error:
+        if handle is not None:
+            handle.close()
+        raise FilmError(
+            f"{path}: not a film but another kind of file, such as text, a picture or a playlist"
+        ) from error
     except storage_errors(FFmpegError, ValueError, ImportError) as error:
         if handle is not None:
             handle.close()
@@ -188,6 +212,13 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         moving = [s for s in pictures if not s.disposition & av.stream.Disposition.attached_pic]
         if not moving:
             raise FilmError(f"{path}: no video stream; choose a file with moving pictures")
+        if moving[0].width * moving[0].height > MOST_PIXELS:
+            raise FilmError(
+                f"{path}: its pictures have {moving[0].width}x{moving[0].height} pixels, more than {MOST_PIXELS:,};"
+                " make them smaller first: ffmpeg -i FILM -vf scale=3840:-2 SMALLER.mp4"
+            )
+        # Pictures may become larger in the middle of a film: then they are not decoded.
+        moving[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         try:
             yield container, moving[0]
         finally:
@@ -215,66 +246,22 @@ def _digest(path: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _index(
-    container: InputContainer, stream: VideoStream, path: str
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-    """Read all packets; return the pts of all frames and of key frames, ascending, or None without time stamps."""
-    pts: list[int] = []
-    keys: list[int] = []
-    try:
-        for packet in container.demux(stream):
-            # The demuxer ends with an empty packet to flush; edit lists mark what is never shown.
-            if packet.size == 0 or packet.is_discard:
-                continue
-            if packet.pts is None:
-                return None, np.zeros(0, np.int64)
-            pts.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-    except FFmpegError as error:
-        if not pts:
-            raise FilmError(f"{path}: not a video that can be read ({said(error)})") from error
-        # A file cut off in the middle: what was there before the end is a film.
-    if len(set(pts)) != len(pts):
-        return None, np.zeros(0, np.int64)
-    return np.array(sorted(pts), np.int64), np.array(sorted(keys), np.int64)
-
-
-def _index_decoding(
-    container: InputContainer, stream: VideoStream, path: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pts: set[int] = set()
-    keys: set[int] = set()
-    stream.thread_type = "AUTO"
-    for frame in _decoded(container, stream):
-        if frame.pts is None:
-            raise FilmError(
-                f"{path}: the stream has no time stamps; put it into a container first: ffmpeg -i FILM -c copy FILM.mkv"
-            )
-        pts.add(frame.pts)
-        if frame.key_frame:
-            keys.add(frame.pts)
-    return np.array(sorted(pts), np.int64), np.array(sorted(keys), np.int64)
+def _indexed(path: str, size: int) -> Index:
+    with open_video(path) as (container, stream):
+        index = read_index(container, stream, path, size=size)
+    for threads in (0, 1):
+        if index is None:
+            with open_video(path) as (container, stream):
+                index = decode_index(container, stream, path, threads=threads)
+    if index is None or not len(index.pts):
+        raise FilmError(f"{path}: the video stream has zero frames; was the recording cut off?")
+    return index
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: str) -> VideoFrame:
-    for frame in _decoded(container, stream):
+    for frame in decoded(container, stream):
         return frame
     raise FilmError(f"{path}: no picture of the {stream.codec_context.name} stream can be decoded")
-
-
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Yield what comes out of the decoder, skipping packets it refuses."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, FFmpegError):
-            return
-        try:
-            yield from stream.codec_context.decode(packet if packet.size else None)
-        except FFmpegError:
-            continue
 
 
 def _fraction(value: Fraction | None, path: str) -> Fraction:

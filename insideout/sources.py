@@ -8,7 +8,8 @@ from glob import has_magic
 
 from fsspec import AbstractFileSystem
 
-from insideout.errors import FilmError
+from insideout.errors import FilmError, UsageError
+from insideout.messages import has_password
 from insideout.objects import filesystem as filesystem_of
 from insideout.objects import is_url, said, storage_errors
 
@@ -21,7 +22,7 @@ def find_films(films: Sequence[str]) -> list[str]:
     """Return the paths of the films, each once: in the order asked for, folders and globs sorted.
 
     films: files, folders (searched to the bottom for `SUFFIXES`), globs (`**` too), or fsspec URLs of any
-    of these. Raises FilmError for each of them that matches nothing.
+    of these. Raises FilmError for each of them that matches nothing, UsageError for a URL with a password.
     """
     if not films:
         raise FilmError("no film given; name a file, a folder, a glob or a URL")
@@ -31,7 +32,18 @@ def find_films(films: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def refuse_password(url: str) -> None:
+    """Raise UsageError for a URL that holds a password: it would stand in lists of processes and jobs, and in logs."""
+    if has_password(url):
+        raise UsageError(
+            f"{url}: the URL that was given holds a password or a secret key; take it out, and put it where its"
+            " library looks: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws for S3,"
+            " ~/.config/fsspec/conf.json for others"
+        )
+
+
 def _find(film: str) -> list[str]:
+    refuse_password(film)
     try:
         filesystem, path = filesystem_of(film if is_url(film) else os.path.expanduser(film))
         if filesystem.isfile(path):

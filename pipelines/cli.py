@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from insideout.errors import InsideoutError, UsageError
+from insideout.messages import LEFT_OUT, shown
+from pipelines.cli_analyse import analyse
 from pipelines.cli_data import data_app
 from pipelines.cli_pack import pack_app
 from pipelines.cli_train import absolute, train_app
@@ -32,6 +34,7 @@ for found in entry_points(group="insideout.commands"):
     app.add_typer(found.load(), name=found.name)
 app.command()(split)
 app.command()(evaluate)
+app.command()(analyse)
 
 #: So many films are opened before Ray is started, so that a wrong path is answered at once.
 _PROBED = 16
@@ -72,7 +75,7 @@ def plan(films: Films, every: Every = None, fps: Fps = None, keyframes: Keyframe
         reels = plan_reels(film, samples, keyframes_only=sampling.keyframes)
         frames += len(samples)
         typer.echo(
-            f"{path}\n  film {film.film}: {film.width}x{film.height} {film.codec}, {film.frames} frames at"
+            f"{shown(path)}\n  film {film.film}: {film.width}x{film.height} {film.codec}, {film.frames} frames at"
             f" {float(film.fps):.3f}/s, {film.duration_s:.1f} s\n  {sampling}: {len(samples)} frames in"
             f" {sum(len(reel.spans) for reel in reels)} spans, {len(reels)} reels"
         )
@@ -130,6 +133,11 @@ def retry(
 
     again = forget_failures(Store(run), load_pack(pack))
     typer.echo(f"failed frames to try again: {again.failed}")
+    if unknown := [path for path in again.films if path.endswith(LEFT_OUT)]:
+        raise UsageError(
+            f"{unknown[0]}: the query of a URL is never stored, so this film cannot be opened from here; give its URL"
+            " to `insideout label` with the same pack, settings and --out, which does what is missing now"
+        )
     _run_label(list(again.films), pack, run, again.settings, gpus_per_actor, address)
     if report:
         _write_report(run)
@@ -144,6 +152,7 @@ def _run_label(
     from pipelines.progress import FrameProgress
     from pipelines.summary import run_lines
 
+    target = absolute(out)
     for path in paths[:_PROBED]:
         with open_video(path):
             pass
@@ -151,7 +160,7 @@ def _run_label(
         manifest = run_label(
             paths,
             str(pack.resolve()),
-            absolute(out),
+            target,
             settings,
             resources,
             gpus_per_actor=gpus_per_actor,
@@ -198,7 +207,8 @@ def main(commands: typer.Typer = app) -> None:
         _fail(error)
     except _ray_errors() as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        print(f"insideout: Ray gave up: {lines[-1] if lines else error!r}; run the same command again", file=sys.stderr)
+        said = shown(lines[-1] if lines else repr(error))
+        print(f"insideout: Ray gave up: {said}; run the same command again", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("insideout: interrupted; run the same command again to go on", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from insideout.errors import UsageError
+from insideout.sources import refuse_password
 
 train_app = typer.Typer(help="Train the models of a pack.", no_args_is_help=True)
 
@@ -137,5 +138,9 @@ def _render_faces(out: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Local paths are made absolute, since Ray's workers have their own working folder."""
+    """Local paths are made absolute, since Ray's workers have their own working folder.
+
+    Raises UsageError for a URL with a password.
+    """
+    refuse_password(path)
     return path if "://" in path else str(Path(path).resolve())

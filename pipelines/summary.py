@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from insideout.assemble import FilmSummary
+from insideout.messages import shown
 
 
 def ledger_line(summary: FilmSummary) -> str:
@@ -57,10 +58,10 @@ def status_lines(status: dict[str, Any]) -> Iterable[str]:
     for film, facts in status["films"].items():
         summary: FilmSummary | None = facts["summary"]
         if summary:
-            yield f"film {film}: done, {ledger_line(summary)}  {facts['path']}"
+            yield f"film {film}: done, {ledger_line(summary)}  {shown(facts['path'])}"
         else:
             yield (
                 f"film {film}: {facts['spans_done']} of {facts['spans']} spans committed,"
-                f" {facts['samples']} frames sampled  {facts['path']}"
+                f" {facts['samples']} frames sampled  {shown(facts['path'])}"
             )
     yield "done" if status["done"] else "not done: run the same `insideout label` again to do the missing spans"

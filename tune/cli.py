@@ -11,7 +11,7 @@ from insideout.errors import RecipeError, UsageError
 from pipelines.cli_train import absolute
 from tune.settings import Algorithm, Log, Rule, Share, Sweep
 
-tune_app = typer.Typer(help="Search for a better recipe.", no_args_is_help=True)
+tune_app = typer.Typer(help="Search for a better recipe.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 SpaceFile = Annotated[Path, typer.Option(help="YAML file: what is searched.")]
 Out = Annotated[str, typer.Option(help="Folder or URL; running again goes on there.")]

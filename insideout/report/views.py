@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,8 @@ class RunView:
 
 
 def _ticks(length: float) -> list[dict[str, float]]:
-    step = next((step for step in _TICK_STEPS if length / step <= 7), 7200)
+    # A file may claim to last for ages: never more marks than there is room for.
+    step = next((step for step in _TICK_STEPS if length / step <= 7), max(7200, math.ceil(length / 25)))
     return [{"time": float(at), "left": 100 * at / length} for at in range(0, int(length) + 1, step)] if length else []
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
+
+from insideout.messages import without_credentials
 
 CROPS = {
     "head": "the head of each, with a margin (the whole figure on black where no head was seen),",
     "mask": "the pixels of each, on black,",
     "box": "the box around each, with its background,",
 }
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _REASONS = {
     "duplicate": "duplicate (repeats an earlier sampled frame)",
     "no_character": "no character",
@@ -114,7 +114,7 @@ def plain(value: object) -> str:
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
-    return _CREDENTIALS.sub("", str(value))
+    return without_credentials(str(value))
 
 
 def _ordinal(digits: str) -> str:
