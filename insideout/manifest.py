@@ -15,7 +15,7 @@ from insideout import __version__, schema
 from insideout.assemble import FilmSummary, frames_key, read_summary
 from insideout.errors import OutputError
 from insideout.faults import fault
-from insideout.packs import Pack
+from insideout.packs import ERRORS, Pack
 from insideout.plan import PLAN_KEY, FilmPlan, spans_folder
 from insideout.store import Store
 
@@ -58,7 +58,7 @@ def _films_before(store: Store) -> list[dict[str, Any]]:
 def write_manifest(
     store: Store, pack: Pack, settings: dict[str, Any], summaries: Sequence[FilmSummary], timings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest."""
+    """Write the pack's table of errors, `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest."""
     manifest = {
         "schema": schema.VERSION,
         "insideout": __version__,
@@ -77,6 +77,9 @@ def write_manifest(
         "timings": timings,
         "versions": {"python": platform.python_version()} | _versions(),
     }
+    if pack.confusion is not None:
+        # So that the run can be analysed without its pack.
+        store.write(ERRORS, pack.confusion.read_bytes())
     fault("before-manifest")
     store.write_json("manifest.json", manifest)
     fault("before-success")

@@ -17,8 +17,10 @@ from insideout.emotion import check_shapes, load_network
 from insideout.errors import PackError
 from insideout.packs import (
     CARD,
+    ERRORS,
     VERSION,
     EmotionPart,
+    ErrorsPart,
     Pack,
     PackFile,
     SegmenterPart,
@@ -27,6 +29,7 @@ from insideout.packs import (
     load_pack,
 )
 from insideout.recipes.base import Recipe
+from insideout.store import Store
 from insideout.yolo import set_ultralytics_environment
 
 if TYPE_CHECKING:
@@ -125,6 +128,7 @@ def build_pack(
                     uncertain_below=threshold,
                 ),
                 metrics=_rounded(scores),
+                confusion=_write_errors(folder, emotion_checkpoint / "unseen.parquet", threshold),
             )
         except (ValidationError, KeyError) as error:
             raise PackError(f"{out}: these checkpoints and recipe make no pack: {error}") from error
@@ -133,7 +137,7 @@ def build_pack(
             if card is not None
             else model_card(content, recipe, meta | {"abstention": abstention}, segmenter["recipe"])
         )
-        _write_text(folder / "pack.json", json.dumps(content.to_json(), indent=2, ensure_ascii=False) + "\n")
+        _write_text(folder / "pack.json", _json(content))
         _write_text(folder / CARD, text)
         built = load_pack(folder)
         check_segmenter_weights(built.segmenter)
@@ -142,6 +146,25 @@ def build_pack(
             out.rename(Path(scratch) / "before")
         folder.rename(out)
     return load_pack(out, verify=False)
+
+
+def add_errors(pack: Path, unseen: Path) -> Pack:
+    """Count the errors in `unseen` into a pack that is there, and return the pack; its digest stays.
+
+    `unseen` are predictions of the pack's recipe for crops of scenes that the predicting networks had
+    not seen, as `train emotion --calibrate` keeps them. Raises PackError, DataError.
+    """
+    from insideout.evaluation.predictions import Predictions
+
+    loaded = load_pack(pack)
+    given = Predictions.read(unseen)
+    if given.classes != loaded.emotion.classes or given.temperature != loaded.emotion.temperature:
+        raise PackError(f"{unseen}: of other emotions or another temperature than {pack}; give those of its training")
+    content = PackFile.model_validate(json.loads((pack / "pack.json").read_text()))
+    part = _write_errors(pack, unseen, loaded.emotion.uncertain_below)
+    _write_text(pack / ".pack.json", _json(content.model_copy(update={"confusion": part})))
+    (pack / ".pack.json").replace(pack / "pack.json")
+    return load_pack(pack)
 
 
 def read_segmenter(checkpoint: Path) -> dict[str, Any]:
@@ -290,6 +313,24 @@ def _write_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {"weights": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
+
+
+def _json(content: PackFile) -> str:
+    return json.dumps(content.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _write_errors(folder: Path, unseen: Path, uncertain_below: float) -> ErrorsPart | None:
+    """Count the errors in the predictions that training has kept, if it has, into a table in `folder`."""
+    if not unseen.is_file():
+        return None
+    from insideout.evaluation.predictions import Predictions
+    from insideout.stats.confusion import count_errors
+
+    table = count_errors(Predictions.read(unseen), uncertain_below)
+    Store(folder).write_table(ERRORS, table)
+    path = folder / ERRORS
+    crops = sum(table["crops"].to_pylist())
+    return ErrorsPart(table=path.name, sha256=file_digest(path), bytes=path.stat().st_size, crops=crops)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@
     segmenter.safetensors  YOLO segmentation weights
     emotion.safetensors    weights of the emotion classifier
     MODEL_CARD.md          data, splits, figures, limits, how to train it again
+    confusion.parquet      how often each emotion is read as which on scenes not seen in training; optional
 
 Nothing in a pack is code: weights are plain tensors, names of files are plain names.
 """
@@ -24,6 +25,7 @@ from insideout.views import View
 
 VERSION = 1
 CARD = "MODEL_CARD.md"
+ERRORS = "confusion.parquet"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class EmotionSpec:
 
 @dataclass(frozen=True)
 class Pack:
-    """A loaded pack; `digest` is over pack.json in canonical form, weight digests included."""
+    """A loaded pack; `digest` is over pack.json in canonical form, weight digests included.
+
+    `confusion` is the table of the classifier's errors (`schema.CONFUSION`), None where there is none.
+    """
 
     path: Path
     name: str
@@ -74,6 +79,7 @@ class Pack:
     emotion: EmotionSpec
     digest: str
     metrics: dict[str, Any]
+    confusion: Path | None = None
 
     @property
     def characters(self) -> tuple[str, ...]:
@@ -137,6 +143,17 @@ class EmotionPart(_Part):
     uncertain_below: float = Field(ge=0, le=1)
 
 
+class ErrorsPart(BaseModel):
+    """What pack.json says of the table of the classifier's errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: FileName
+    sha256: Sha256
+    bytes: int = Field(ge=1)
+    crops: int = Field(ge=1)
+
+
 class PackFile(BaseModel):
     """pack.json; unknown keys are refused, since a reader that ignores them would label otherwise."""
 
@@ -148,22 +165,31 @@ class PackFile(BaseModel):
     segmenter: SegmenterPart
     emotion: EmotionPart
     metrics: dict[str, Any] = {}
+    confusion: ErrorsPart | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data in the order of the fields."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Plain data in the order of the fields; without `confusion` where there is none."""
+        content = self.model_dump(mode="json", by_alias=True)
+        if self.confusion is None:
+            del content["confusion"]
+        return content
 
     def digest(self) -> str:
-        """sha256 of the canonical form: sorted keys, no spaces, UTF-8."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical form: sorted keys, no spaces, UTF-8.
+
+        Not over `confusion`, which changes no row of a label table: a run goes on when a pack gets one.
+        """
+        content = self.to_json()
+        content.pop("confusion", None)
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def load_pack(path: str | Path, *, verify: bool = True) -> Pack:
-    """Read a pack; with `verify` both weight files are checked against their digests.
+    """Read a pack; with `verify` its files are checked against their digests.
 
     Raises PackError: no such folder, no pack.json, unreadable or wrong content, a newer schema, a
-    missing or altered weight file (names the file and both digests).
+    missing or altered file (names the file and both digests).
     """
     folder = Path(path)
     file = folder / "pack.json"
@@ -185,6 +211,8 @@ def load_pack(path: str | Path, *, verify: bool = True) -> Pack:
         raise PackError(f"{file}: {problems}") from error
     for part in (content.segmenter, content.emotion):
         _check_file(folder / part.weights, part, verify)
+    if content.confusion is not None:
+        _check_file(folder / content.confusion.table, content.confusion, verify)
     return to_pack(folder, content)
 
 
@@ -194,7 +222,13 @@ def to_pack(folder: Path, content: PackFile) -> Pack:
     segmenter = content.segmenter.model_dump(exclude={"bytes"}) | {"weights": folder / content.segmenter.weights}
     emotion = content.emotion.model_dump(exclude={"bytes"}) | {"weights": folder / content.emotion.weights}
     return Pack(
-        folder, content.name, SegmenterSpec(**segmenter), EmotionSpec(**emotion), content.digest(), content.metrics
+        folder,
+        content.name,
+        SegmenterSpec(**segmenter),
+        EmotionSpec(**emotion),
+        content.digest(),
+        content.metrics,
+        None if content.confusion is None else folder / content.confusion.table,
     )
 
 
@@ -218,7 +252,7 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path, part: _Part, verify: bool) -> None:
+def _check_file(path: Path, part: _Part | ErrorsPart, verify: bool) -> None:
     if not path.is_file():
         raise PackError(f"{path}: missing; get the pack again")
     if path.stat().st_size != part.bytes:

@@ -103,6 +103,20 @@ FILMS = pa.schema(
 )
 
 
+CONFUSION = pa.schema(
+    [
+        _field("film", pa.string(), "film id of the labelled crops"),
+        _field("scene", pa.string(), "scene as the annotators number it; empty where unknown"),
+        _field("shot", pa.string(), "shot as the annotators number it"),
+        _field("character", pa.string(), "name as the annotators gave it"),
+        _field("emotion", pa.string(), "the label"),
+        _field("guess", pa.string(), "most probable emotion, by a network that had not seen the scene"),
+        _field("answered", pa.bool_(), "whether it was probable enough; 'uncertain' otherwise"),
+        _field("crops", pa.int32(), "how many crops are alike in all of this"),
+    ]
+)
+
+
 def stamp(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     """Return the schema with our version and the run's fingerprint in its metadata."""
     return schema.with_metadata({_VERSION_KEY: str(VERSION), _FINGERPRINT_KEY: fingerprint})

@@ -1,0 +1,84 @@
+"""The findings on a character in plain words, one screen for a film."""
+
+from __future__ import annotations
+
+from insideout.report.words import percent, timecode
+from insideout.stats.always import Always
+from insideout.stats.confusion import Support
+from insideout.stats.screen import UNCERTAIN
+from insideout.stats.shares import Share
+
+_SHOWN = 0.02  # an emotion with a smaller share is in the tables only
+
+
+def answer(shares: list[Share], always: Always, support: Support) -> list[str]:
+    """What is found on one character, in lines of text.
+
+    `shares` are its rows, `always` the test of its usual emotion. Emotions are displayed expressions,
+    as annotators would name them.
+    """
+    first = shares[0]
+    where = f"{first.shots} shots" + (f" of {first.scenes} scenes" if first.scenes else "")
+    lines = [f"{first.character}: {first.on_screen:.0f} s on screen, in {where}", "  " + _main(shares, always)]
+    lines.append("  as read     " + _list([(r.emotion, r.share, *r.widest) for r in shares]))
+    for label, values in (
+        ("corrected", [(r.emotion, r.corrected, r.corrected_low, r.corrected_high) for r in shares]),
+        ("by labels", [(r.emotion, r.powered, r.powered_low, r.powered_high) for r in shares]),
+    ):
+        known = [(emotion, value, low, high) for emotion, value, low, high in values if value is not None]
+        if known:
+            lines.append(f"  {label:<11} " + _list(known))
+    lines.append(f"  {_supported(support)}")
+    return lines
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`31-47 %`, or that there is none."""
+    if low is None or high is None:
+        return "no interval"
+    return f"{100 * low:.0f}\u2013{100 * high:.0f}\u00a0%"
+
+
+def p_value(p: float) -> str:
+    """`p = .03`, `p < .001`."""
+    return "p < .001" if p < 0.001 else f"p = {p:.2g}".replace("0.", ".")
+
+
+def _main(shares: list[Share], always: Always) -> str:
+    row = next(row for row in shares if row.emotion == always.emotion)
+    low, high = row.widest
+    said = f"is read as {always.emotion} for "
+    said += f"{percent(row.share)} of that time" if low is None else f"{interval(low, high)} of that time"
+    if row.powered is not None:
+        said += f" ({interval(row.powered_low, row.powered_high)} corrected by labels)"
+    elif row.corrected is not None:
+        said += f" ({interval(row.corrected_low, row.corrected_high)} corrected for the classifier's errors)"
+    if always.p is None:
+        said += f"; \u201calways\u201d is not tested: {always.why}"
+    else:
+        said += f"; \u201calways\u201d is {'' if always.refuted else 'not '}refuted: {p_value(always.p)}"
+    if always.start_s is not None and always.end_s is not None:
+        stretch = f"{timecode(always.start_s)}\u2013{timecode(always.end_s)}"
+        said += f"; the longest stretch without it is {stretch}"
+    return said
+
+
+def _list(values: list[tuple[str, float, float | None, float | None]]) -> str:
+    ranked = sorted(values, key=lambda value: (value[0] == UNCERTAIN, -value[1]))
+    return ", ".join(
+        f"{emotion} {percent(share)}"
+        + ("" if low is None or high is None else f" [{100 * low:.0f}\u2013{100 * high:.0f}]")
+        for emotion, share, low, high in ranked
+        if share >= _SHOWN or emotion == UNCERTAIN
+    )
+
+
+def _supported(support: Support) -> str:
+    if support.supported is None:
+        return f"not corrected, and not known whether supported: {support.why}"
+    kappa = f"kappa {support.kappa:.2f} [{support.kappa_low:.2f}, {support.kappa_high:.2f}]"
+    verdict = "supported" if support.supported else "NOT SUPPORTED, not corrected"
+    return (
+        f"{verdict}: the classifier {support.why} ({kappa}, right {percent(support.accuracy or 0)},"
+        f" always its usual emotion {percent(support.usual or 0)}, {support.crops} crops of {support.shots} shots)"
+    )
