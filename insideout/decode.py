@@ -167,12 +167,12 @@ class _Painter:
 
     def __init__(self, reel: Reel, threads: int) -> None:
         self._turns = reel.rotation // 90
-        self._sides = (reel.height, reel.width) if self._turns % 2 else (reel.width, reel.height)
+        self._sides = reel.stored
         self._threads = threads
         self._reformatter = VideoReformatter()
 
     def paint(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return uint8 [H,W,3], rotated, in the size of the film even where the stream changes it: copy to keep."""
+        """Return uint8 [H,W,3], rotated: copy to keep."""
         width, height = self._sides
         plane = self._reformatter.reformat(frame, width, height, "rgb24", threads=self._threads).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8, count=plane.line_size * height)

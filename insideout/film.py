@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -48,6 +48,7 @@ class Film:
     counted: whether the file's time stamps do not tell its frames apart (two have the same, or they count
     packets and not pictures, as in AVI with B-frames). Then frames are told by counting them from the first
     on, so that the film is decoded in one reel, and pts may repeat.
+    gaps: int32 ordinals, ascending, of frames that may be predicted from data that is missing in the file.
     """
 
     path: str
@@ -63,6 +64,7 @@ class Film:
     pts: NDArray[np.int64]
     keyframes: NDArray[np.int32]
     counted: bool = False
+    gaps: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def frames(self) -> int:
@@ -175,6 +177,7 @@ def open_film(path: str) -> Film:
             pts=index.pts,
             keyframes=index.keyframes,
             counted=index.counted,
+            gaps=index.gaps,
         )
 
 

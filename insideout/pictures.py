@@ -1,34 +1,34 @@
 """From packets to pictures: every expected frame of a reel exactly once, intact or with a reason.
 
-A decoder conceals damage. It flags the frame whose packet was damaged, but not the frames that were
-predicted from it, and some of those come out first. So frames are held back until every packet that was
-decoded before them is accounted for, a delay of a few frames. A frame that depends on damage is a failure
-with a reason, and never a wrong picture.
+A frame that is damaged, or depends on damage, is a failure with a reason, and never a picture the decoder made up.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from insideout.damage import DAMAGED, DEPENDS, Order
 from insideout.faults import fault
 from insideout.film import open_video
+from insideout.index import has_half_frames, is_shown
 from insideout.objects import check_read
 from insideout.spans import Reel, Span
 
-DAMAGED = "decode: the frame's own data is damaged"
-DEPENDS = "decode: predicted from a damaged frame"
 LOST = "decode: no picture came out of its data"
+GAP = "decode: may be predicted from data that is missing in the file"
+MISSING = "decode: its data is not in the file"
 
 _Packet: TypeAlias = "Packet[VideoStream]"
 
@@ -60,6 +60,10 @@ def pictures(reel: Reel, *, threads: int = 1) -> Iterator[Outcome]:
                 yield first
                 yield from outcomes
                 return
+        # Behind the end of a file that was cut off nothing needs to be decoded.
+        if not _is_there(reel):
+            yield from ((ordinal, None, MISSING) for ordinal in _expected(reel))
+            return
     with open_video(reel.path) as (container, stream):
         yield from _outcomes(stream, container.demux(stream), reel, threads)
 
@@ -128,47 +132,136 @@ def _chain(first: _Packet, rest: Iterator[_Packet]) -> Iterator[_Packet]:
     yield from rest
 
 
+def _is_there(reel: Reel) -> bool:
+    """Say whether the file has any packet of a reel, as far as packets tell."""
+    pts = frozenset(reel.pts.tolist())
+    with open_video(reel.path) as (container, stream):
+        try:
+            return any(packet.size and (packet.pts is None or packet.pts in pts) for packet in container.demux(stream))
+        except FFmpegError:
+            return False
+
+
 def _outcomes(stream: VideoStream, packets: Iterator[_Packet], reel: Reel, threads: int) -> Iterator[Outcome]:
     context = stream.codec_context
-    context.thread_type = "AUTO"
-    context.thread_count = threads
-    ordinals = reel.samples if reel.keyframes_only else np.arange(reel.start, reel.end, dtype=np.int32)
-    expected = _Expected(ordinals, reel.pts[ordinals - reel.start])
-    order = _Order(context.name, context.extradata)
-    unread = ""
-    while not expected.done:
+    context.thread_type = "NONE" if reel.counted else "AUTO"
+    context.thread_count = 1 if reel.counted else threads
+    if context.name == "mjpeg":
+        # Else it fills what is damaged with what happens to be in memory, and does not say so.
+        context.options = {**context.options, "err_detect": "explode"}
+    outcomes = _counted(stream, packets, reel) if reel.counted else _matched(stream, packets, reel)
+    gaps = frozenset(reel.gaps)
+    for ordinal, frame, reason in outcomes:
+        if frame is not None and reason is None and ordinal in gaps:
+            reason = GAP
+        elif frame is not None and reason is None and (frame.width, frame.height) != reel.stored:
+            reason = "decode: its picture has {}x{} pixels, the first of the film {}x{}".format(
+                frame.width, frame.height, *reel.stored
+            )
+        yield ordinal, frame, reason
+
+
+def _counted(stream: VideoStream, packets: Iterator[_Packet], reel: Reel) -> Iterator[Outcome]:
+    """Yield the outcomes of a film whose frames are told by their place among all that come out."""
+    ordinals = deque(_expected(reel))
+    damaged = False
+    for count, frame in enumerate(_all_frames(stream, _readable(stream, packets, reel.path, []))):
+        damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+        if not ordinals:
+            return
+        if count == ordinals[0]:
+            yield ordinals.popleft(), frame, DAMAGED if frame.is_corrupt else DEPENDS if damaged else None
+    yield from ((ordinal, None, LOST) for ordinal in ordinals)
+
+
+def _all_frames(stream: VideoStream, packets: Iterator[_Packet]) -> Iterator[VideoFrame]:
+    for packet in packets:
         try:
-            packet = next(packets, None)
-        except FFmpegError as error:
-            packet, unread = None, f" (the file cannot be read further: {error.strerror})"
-        check_read(stream.container, reel.path)
-        last = packet is None or packet.size == 0
-        if packet is not None and not last:
-            if reel.keyframes_only and packet.pts not in expected:
+            yield from stream.codec_context.decode(packet)
+        except FFmpegError:
+            continue
+    yield from _drained(stream)
+
+
+def _matched(stream: VideoStream, packets: Iterator[_Packet], reel: Reel) -> Iterator[Outcome]:
+    """Yield the outcomes of a film whose frames are told by their time stamps."""
+    context = stream.codec_context
+    ordinals = np.array(_expected(reel), np.int32)
+    expected = _Expected(ordinals, reel.pts[ordinals - reel.start])
+    order = Order(context.name, context.extradata)
+    halves = has_half_frames(stream)
+    listed = frozenset(reel.pts.tolist())
+    trouble: list[str] = []
+    readable = _readable(stream, packets, reel.path, trouble)
+    steps: Iterator[tuple[list[_Packet], bool]]
+    if reel.keyframes_only:
+        # Key frames alone: the decoder is drained after each, so that nothing of the next one is mixed in.
+        steps = ((step, True) for step in _key_packets(readable, expected.known, listed, halves))
+    else:
+        steps = chain((([packet], False) for packet in readable), [([], True)])
+    for step, drain in steps:
+        for packet in step:
+            expected.arrive(packet)
+            within = packet.pts is not None and reel.pts[0] <= packet.pts <= reel.pts[-1]
+            # Second fields, and frames that others are predicted from and nobody sees, are no frames of the film.
+            if packet.pts in listed or (not (within or halves) and is_shown(packet, context.name)):
+                order.feed(packet)
+            try:
+                frames = stream.codec_context.decode(packet)
+            except FFmpegError:
+                # The frame that does not come out is missed by its pts; the next packet is tried as usual.
+                order.refuse(packet)
                 continue
-            order.feed(packet)
-        decoded = _decode(stream, None if last else packet)
-        if reel.keyframes_only and not last:
-            # A key frame alone: drain the decoder, so that nothing of the next one is mixed in.
-            decoded += _decode(stream, None)
-            context.flush_buffers()
-        for frame in decoded:
-            order.come_out(frame)
-        if last or reel.keyframes_only:
+            for frame in frames:
+                order.come_out(frame)
+        if drain:
+            for frame in _drained(stream):
+                order.come_out(frame)
             order.close()
         for frame, reason in order.settled():
             yield from expected.match(frame, reason)
-        if last:
-            break
-    yield from expected.rest(LOST + unread)
+        if expected.done:
+            return
+    yield from expected.rest("".join(trouble))
 
 
-def _decode(stream: VideoStream, packet: _Packet | None) -> list[VideoFrame]:
+def _readable(stream: VideoStream, packets: Iterator[_Packet], path: str, trouble: list[str]) -> Iterator[_Packet]:
+    """Yield packets up to the end or where the file cannot be read further, which is added to `trouble`."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            trouble.append(f" (the file cannot be read further: {error.strerror})")
+            packet = None
+        check_read(stream.container, path)
+        if packet is None or packet.size == 0:
+            return
+        yield packet
+
+
+def _key_packets(
+    packets: Iterator[_Packet], wanted: frozenset[int], listed: frozenset[int], halves: bool
+) -> Iterator[list[_Packet]]:
+    """Yield the packet of each wanted frame, or its two where a packet is half a frame."""
+    step: list[_Packet] = []
+    for packet in packets:
+        if step and not (halves and packet.pts not in listed):
+            yield step
+            step = []
+        if step or packet.pts in wanted:
+            step.append(packet)
+    if step:
+        yield step
+
+
+def _drained(stream: VideoStream) -> list[VideoFrame]:
+    """Return what is left in the decoder, which then begins anew."""
     try:
-        return list(stream.codec_context.decode(packet))
+        return list(stream.codec_context.decode(None))
     except FFmpegError:
-        # The frame that does not come out is missed by its pts; the next packet is tried as usual.
         return []
+    finally:
+        stream.codec_context.flush_buffers()
 
 
 class _Expected:
@@ -177,136 +270,36 @@ class _Expected:
     def __init__(self, ordinals: NDArray[np.int32], pts: NDArray[np.int64]) -> None:
         self._ordinals: list[int] = ordinals.tolist()
         self._pts: list[int] = pts.tolist()
-        self._known = frozenset(self._pts)
+        self.known = frozenset(self._pts)
+        self._arrived: set[int | None] = set()
         self._next = 0
-
-    def __contains__(self, pts: int | None) -> bool:
-        return pts in self._known
 
     @property
     def done(self) -> bool:
         return self._next == len(self._pts)
 
+    def arrive(self, packet: _Packet) -> None:
+        if packet.pts is None or packet.pts in self.known:
+            self._arrived.add(packet.pts)
+
     def match(self, frame: VideoFrame, reason: str | None) -> Iterator[Outcome]:
         pts = frame.pts
-        if pts is None or pts not in self._known:
+        if pts is None or pts not in self.known:
             return
         while not self.done and self._pts[self._next] < pts:
-            yield self._take(None, LOST)
+            yield self._lose()
         if not self.done and self._pts[self._next] == pts:
             yield self._take(frame, reason)
 
-    def rest(self, reason: str) -> Iterator[Outcome]:
+    def rest(self, why: str) -> Iterator[Outcome]:
         while not self.done:
-            yield self._take(None, reason)
+            yield self._lose(why)
+
+    def _lose(self, why: str = "") -> Outcome:
+        # A packet without time stamp may be that of any frame.
+        arrived = self._pts[self._next] in self._arrived or None in self._arrived
+        return self._take(None, LOST if arrived else MISSING + why)
 
     def _take(self, frame: VideoFrame | None, reason: str | None) -> Outcome:
         self._next += 1
         return self._ordinals[self._next - 1], frame, reason
-
-
-@dataclass(frozen=True)
-class _Fed:
-    """A packet given to the decoder: its turn, its group in presentation and in coding order."""
-
-    turn: int
-    pts: int
-    group: int
-    coded_group: int
-    disposable: bool
-
-
-class _Order:
-    """Knows in which order packets were decoded, and so which frames damage can have spread to.
-
-    Damage spreads to frames decoded later in the same group of pictures, unless the damaged frame is
-    disposable, which means no other is predicted from it. The leading pictures of an open group, coded
-    after a key frame and shown before it, depend on both groups.
-    """
-
-    def __init__(self, codec: str, extradata: bytes | None) -> None:
-        self._codec = codec
-        # The first byte of an avcC record is 1; without a record NAL units are found by start codes.
-        self._length = (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
-        self._fed: dict[int, _Fed] = {}
-        self._waiting: dict[int, _Fed] = {}
-        self._held: deque[tuple[VideoFrame, _Fed]] = deque()
-        self._damaged: dict[int, int] = {}
-        self._turn = 0
-        self._group = -1
-        self._key_pts = 0
-
-    def feed(self, packet: _Packet) -> None:
-        if packet.pts is None or packet.is_discard:
-            return
-        if packet.is_keyframe:
-            self._group += 1
-            self._key_pts = packet.pts
-        group = self._group if packet.pts >= self._key_pts else self._group - 1
-        fed = _Fed(self._turn, packet.pts, group, self._group, self._is_disposable(packet))
-        self._turn += 1
-        self._fed[fed.pts] = self._waiting[fed.turn] = fed
-
-    def come_out(self, frame: VideoFrame) -> None:
-        if frame.pts is None:
-            return
-        # A packet without pts has a frame with one in some containers: then it counts from now.
-        fed = self._fed.pop(frame.pts, None) or _Fed(self._turn, frame.pts, self._group, self._group, False)
-        self._waiting.pop(fed.turn, None)
-        for missed in [w for w in self._waiting.values() if w.pts < fed.pts]:
-            self._lose(missed)
-        if frame.is_corrupt and not fed.disposable and not self._is_unreferenced(frame):
-            self._damage(fed)
-        self._held.append((frame, fed))
-
-    def close(self) -> None:
-        """No more frames come out of what was fed."""
-        for missed in list(self._waiting.values()):
-            self._lose(missed)
-
-    def settled(self) -> Iterator[tuple[VideoFrame, str | None]]:
-        """Yield the frames of which all that was decoded before them has come out or is lost."""
-        first = next(iter(self._waiting), self._turn + 1)
-        while self._held and self._held[0][1].turn < first:
-            frame, fed = self._held.popleft()
-            if frame.is_corrupt:
-                yield frame, DAMAGED
-            elif any(self._damaged.get(group, fed.turn) < fed.turn for group in (fed.group, fed.coded_group)):
-                yield frame, DEPENDS
-            else:
-                yield frame, None
-
-    def _lose(self, fed: _Fed) -> None:
-        del self._waiting[fed.turn]
-        self._fed.pop(fed.pts, None)
-        if not fed.disposable:
-            self._damage(fed)
-
-    def _damage(self, fed: _Fed) -> None:
-        self._damaged[fed.group] = min(fed.turn, self._damaged.get(fed.group, fed.turn))
-
-    def _is_unreferenced(self, frame: VideoFrame) -> bool:
-        return self._codec in {"mpeg4", "mpeg2video", "mpeg1video"} and frame.pict_type == PictureType.B
-
-    def _is_disposable(self, packet: _Packet) -> bool:
-        """Say whether no other frame is predicted from this one, as far as the packet tells."""
-        if packet.is_disposable:
-            return True
-        if self._codec != "h264":
-            return False
-        data = memoryview(packet)
-        at = 0
-        for _ in range(16):
-            if self._length:
-                start = at + self._length
-                at = start + int.from_bytes(data[at:start], "big")
-            else:
-                found = bytes(data[at : at + 4096]).find(b"\0\0\1")
-                start = at = at + found + 3 if found >= 0 else len(data)
-            if start >= len(data):
-                return False
-            header = data[start]
-            # Slices of a picture: nal_ref_idc in bits 5 and 6 is 0 where nothing refers to it.
-            if header & 31 in {1, 5}:
-                return header & 0x60 == 0
-        return False

@@ -40,7 +40,8 @@ class Reel:
     pts: int64, of ordinals [start, spans[-1].end). seek_pts: pts of the key frame at `start`.
     groups: ordinals within at which a group of pictures starts, `start` first.
     samples: int32, sampled ordinals from `start` on, ascending.
-    keyframes_only: only the sampled frames, all key frames, are decoded.
+    keyframes_only: only the sampled frames, all key frames, are decoded. counted: see `Film.counted`.
+    gaps: those of `Film.gaps` within.
     """
 
     path: str
@@ -56,6 +57,13 @@ class Reel:
     spans: tuple[Span, ...]
     samples: NDArray[np.int32]
     keyframes_only: bool = False
+    counted: bool = False
+    gaps: tuple[int, ...] = ()
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the pictures in the file, before rotation."""
+        return (self.width, self.height) if self.rotation % 180 == 0 else (self.height, self.width)
 
     @property
     def end(self) -> int:
@@ -71,6 +79,7 @@ def plan_reels(
     reel_samples: int = REEL_SAMPLES,
     keyframes_only: bool = False,
     wanted: Collection[int] | None = None,
+    alone: bool = False,
 ) -> list[Reel]:
     """Divide a film into reels of spans.
 
@@ -79,7 +88,7 @@ def plan_reels(
     of 8 between 8 and 64 frames, and may be cut inside a group. All spans together are [0, frames).
     keyframes_only: whether `samples` are the key frames of `Sampling(keyframes=True)`.
     wanted: indices of the spans still to be done, None for all. It never changes where spans begin and
-    end: consecutive wanted spans share a reel as they did before.
+    end: consecutive wanted spans share a reel as they did before. alone: whether each has a reel of its own.
     """
     most = max(8, min(64, span_bytes // (film.width * film.height * 3))) // 8 * 8
     todo = None if wanted is None else frozenset(wanted)
@@ -90,11 +99,12 @@ def plan_reels(
         index += len(spans)
         run: list[Span] = []
         for span in spans:
-            if todo is None or span.index in todo:
-                run.append(span)
-            elif run:
+            taken = todo is None or span.index in todo
+            if run and (alone or not taken):
                 reels.append(_reel(film, samples, run, keyframes_only))
                 run = []
+            if taken:
+                run.append(span)
         if run:
             reels.append(_reel(film, samples, run, keyframes_only))
     return reels
@@ -141,6 +151,8 @@ def _reel(film: Film, samples: NDArray[np.int32], spans: list[Span], keyframes_o
         spans=tuple(spans),
         samples=_within(samples, start, end).copy(),
         keyframes_only=keyframes_only,
+        counted=film.counted,
+        gaps=tuple(_within(film.gaps, start, end).tolist()),
     )
 
 
