@@ -5,8 +5,10 @@ Works through the film shot by shot, so memory does not grow with its length.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from insideout import schema
 from insideout.errors import IncompleteError
 from insideout.packs import Pack
-from insideout.parts import Part, read_part
+from insideout.parts import Part, read_changes, read_part
 from insideout.plan import FilmPlan
 from insideout.shots import change, cuts
 from insideout.store import Store
@@ -25,6 +27,9 @@ from insideout.tracks import Sighting, decide, fuse, link, vote
 
 #: A characters file is closed when it holds about this many bytes of rows.
 _FILE_BYTES = 64 * 1024 * 1024
+#: So many ledgers are looked at side by side, since storage answers late rather than slowly.
+_READERS = 16
+_SUMMARY_KEY = b"insideout.summary"
 
 
 @dataclass
@@ -70,9 +75,7 @@ def shots_key(film: str) -> str:
 def is_assembled(store: Store, plan: FilmPlan) -> bool:
     """Whether the tables of this film are complete and made under the plan's fingerprint."""
     key = frames_key(plan.film.film)
-    if not store.exists(key):
-        return False
-    return schema.read_stamp(store.read_table(key).schema.metadata, key) == plan.fingerprint
+    return store.exists(key) and schema.read_stamp(store.read_metadata(key), key) == plan.fingerprint
 
 
 def assemble(store: Store, plan: FilmPlan, pack: Pack) -> FilmSummary:
@@ -81,7 +84,7 @@ def assemble(store: Store, plan: FilmPlan, pack: Pack) -> FilmSummary:
     Raises IncompleteError when a span is missing or the ledger does not add up; nothing is
     published then.
     """
-    missing = [span.index for span in plan.spans if span.index not in plan.finished(store)]
+    missing = sorted(plan.missing(store))
     if missing:
         raise IncompleteError(
             f"{plan.film.path}: {len(missing)} of {len(plan.spans)} spans are missing (first: {missing[0]}); "
@@ -90,13 +93,13 @@ def assemble(store: Store, plan: FilmPlan, pack: Pack) -> FilmSummary:
     starts = _shot_starts(store, plan)
     summary = FilmSummary(plan.film.film, shots=len(starts))
     writer = _CharacterFiles(store, plan)
-    ledger: list[dict[str, Any]] = []
+    ledger: list[pa.Table] = []
     for shot, frames in _by_shot(store, plan, starts):
         rows = _shot_rows(plan, shot, frames, pack, summary.tracks)
         writer.add(rows)
         summary.tracks = max((row["track"] + 1 for row in rows), default=summary.tracks)
+        ledger.append(pa.Table.from_pylist([_ledger_row(plan, shot, f) for f in frames], schema=schema.FRAMES))
         for frame in frames:
-            ledger.append(_ledger_row(plan, shot, frame))
             _count(summary, frame)
         for row in rows:
             summary.emotions.setdefault(row["character"], Counter())[row["emotion"]] += 1
@@ -107,15 +110,37 @@ def assemble(store: Store, plan: FilmPlan, pack: Pack) -> FilmSummary:
         )
     writer.close()
     store.write_table(shots_key(plan.film.film), _shots_table(plan, starts))
-    frames_table = pa.Table.from_pylist(ledger, schema=schema.stamp(schema.FRAMES, plan.fingerprint))
-    store.write_table(frames_key(plan.film.film), frames_table)
+    stamped = schema.stamp(schema.FRAMES, plan.fingerprint).metadata
+    whole = pa.concat_tables(ledger or [schema.FRAMES.empty_table()]).combine_chunks().replace_schema_metadata(
+        {**stamped, _SUMMARY_KEY: json.dumps(vars(summary)).encode()}
+    )  # fmt: skip
+    store.write_table(frames_key(plan.film.film), whole)
     return summary
 
 
 def read_summary(store: Store, film: str) -> FilmSummary:
-    """Count an assembled film from its tables."""
+    """The summary of an assembled film, from the foot of its ledger."""
+    found = store.read_metadata(frames_key(film)).get(_SUMMARY_KEY)
+    if found is None:
+        return _count_tables(store, film)
+    facts = json.loads(found)
+    counted = {name: Counter(facts[name]) for name in ("dropped", "failed")}
+    emotions = {character: Counter(seen) for character, seen in facts["emotions"].items()}
+    return FilmSummary(**facts | counted | {"emotions": emotions})
+
+
+def read_summaries(store: Store, films: Sequence[str]) -> dict[str, FilmSummary]:
+    """The summaries of those of the films that are assembled; one listing, then side by side."""
+    assembled = set(store.list("frames", ".parquet"))
+    wanted = [film for film in films if frames_key(film) in assembled]
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(zip(wanted, readers.map(lambda film: read_summary(store, film), wanted), strict=True))
+
+
+def _count_tables(store: Store, film: str) -> FilmSummary:
+    """Count a film from its tables: ledgers of version 0.1.0 have no summary at their foot."""
     frames = store.read_table(frames_key(film))
-    summary = FilmSummary(film, sampled=frames.num_rows)
+    summary = FilmSummary(film)
     for status, reason, characters in zip(
         *(frames[name].to_pylist() for name in ("status", "reason", "characters")), strict=True
     ):
@@ -139,17 +164,19 @@ def _count(summary: FilmSummary, frame: dict[str, Any]) -> None:
         counter[kind_of(frame["reason"])] += 1
 
 
-def _parts(store: Store, plan: FilmPlan) -> Iterator[tuple[int, int, Part]]:
+def _parts(
+    store: Store, plan: FilmPlan, read: Callable[[bytes, str], Part] = read_part
+) -> Iterator[tuple[int, int, Part]]:
     for span in plan.spans:
         key = plan.span_key(span)
-        yield span.start, span.end, read_part(store.read(key), key)
+        yield span.start, span.end, read(store.read(key), key)
 
 
 def _shot_starts(store: Store, plan: FilmPlan) -> NDArray[np.int32]:
     """Ordinals at which shots start, from the changes of all spans and across their borders."""
     changes = np.full(plan.film.frames, np.nan, np.float32)
     last: NDArray[np.uint8] | None = None
-    for start, end, part in _parts(store, plan):
+    for start, end, part in _parts(store, plan, read_changes):
         changes[start:end] = part.changes
         if last is not None and np.isnan(changes[start]):
             changes[start] = change(last, part.edges[0])
@@ -260,12 +287,13 @@ class _CharacterFiles:
         self._store, self._prefix = store, characters_prefix(plan.film.film)
         self._schema = schema.stamp(schema.CHARACTERS, plan.fingerprint)
         self._tables: list[pa.Table] = []
-        self._files = 0
+        self._files = self._bytes = 0
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         if rows:
             self._tables.append(pa.Table.from_pylist(rows, schema=self._schema))
-        if sum(table.nbytes for table in self._tables) >= _FILE_BYTES:
+            self._bytes += self._tables[-1].nbytes
+        if self._bytes >= _FILE_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -276,4 +304,4 @@ class _CharacterFiles:
     def _flush(self) -> None:
         table = pa.concat_tables(self._tables or [self._schema.empty_table()])
         self._store.write_table(f"{self._prefix}/part-{self._files:05d}.parquet", table)
-        self._tables, self._files = [], self._files + 1
+        self._tables, self._files, self._bytes = [], self._files + 1, 0

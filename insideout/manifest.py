@@ -12,37 +12,20 @@ from typing import Any
 import pyarrow as pa
 
 from insideout import __version__, schema
-from insideout.assemble import FilmSummary, frames_key, read_summary
+from insideout.assemble import FilmSummary, read_summaries
 from insideout.errors import OutputError
 from insideout.faults import fault
 from insideout.packs import ERRORS, Pack
-from insideout.plan import PLAN_KEY, FilmPlan, spans_folder
+from insideout.plan import PLAN_KEY, FoldedPlan, spans_folder
 from insideout.store import Store
 
 _LIBRARIES = ("ray", "torch", "torchvision", "ultralytics", "av", "opencv-python", "pyarrow", "numpy")
 
 
-def write_films(store: Store, plans: Sequence[FilmPlan], sampling: str) -> None:
+def write_films(store: Store, plans: Sequence[FoldedPlan], sampling: str) -> None:
     """Write `films.parquet`, keeping the films that earlier runs on this folder left in it."""
     rows = {row["film"]: row for row in _films_before(store)} | {
-        plan.film.film: {
-            "film": plan.film.film,
-            "path": plan.film.path,
-            "bytes": plan.film.bytes,
-            "sha256": plan.film.sha256,
-            "width": plan.film.width,
-            "height": plan.film.height,
-            "fps_num": plan.film.fps.numerator,
-            "fps_den": plan.film.fps.denominator,
-            "time_base_num": plan.film.time_base.numerator,
-            "time_base_den": plan.film.time_base.denominator,
-            "frames": plan.film.frames,
-            "duration_s": plan.film.duration_s,
-            "codec": plan.film.codec,
-            "sampling": sampling,
-            "fingerprint": plan.fingerprint,
-        }
-        for plan in plans
+        plan.film: plan.facts | {"sampling": sampling, "fingerprint": plan.fingerprint} for plan in plans
     }
     table = pa.Table.from_pylist(list(rows.values()), schema=schema.stamp(schema.FILMS, plans[0].fingerprint))
     store.write_table("films.parquet", table)
@@ -121,9 +104,11 @@ def run_status(store: Store) -> dict[str, Any]:
     if not store.exists(PLAN_KEY):
         raise OutputError(f"{store.root}: no plan.json, so not an output of `insideout label`")
     plan = store.read_json(PLAN_KEY)
+    summaries = read_summaries(store, list(plan["films"]))
+    committed = Counter(key.rpartition("/")[0] for key in store.list("spans", ".parquet"))
     films = {}
     for film, facts in plan["films"].items():
-        done = len(store.list(spans_folder(film, plan["fingerprint"]), ".parquet"))
-        summary = read_summary(store, film) if store.exists(frames_key(film)) else None
-        films[film] = facts | {"spans_done": facts["spans"] if summary else done, "summary": summary}
+        summary = summaries.get(film)
+        done = facts["spans"] if summary else committed[spans_folder(film, plan["fingerprint"])]
+        films[film] = facts | {"spans_done": done, "summary": summary}
     return {"done": store.exists("_SUCCESS"), "films": films, "plan": plan}

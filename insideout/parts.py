@@ -85,11 +85,19 @@ def part_bytes(labels: SpanLabels, fingerprint: str) -> bytes:
 def read_part(data: bytes, where: str) -> Part:
     """Read the file of a span; raises OutputError when it is not ours or too new."""
     table = pq.read_table(pa.BufferReader(data))
-    metadata = table.schema.metadata or {}
+    return _part(table.schema.metadata or {}, table.to_pylist(), where)
+
+
+def read_changes(data: bytes, where: str) -> Part:
+    """Read the file of a span without its frames, of which it then has none; raises as `read_part`."""
+    return _part(pq.read_schema(pa.BufferReader(data)).metadata or {}, [], where)
+
+
+def _part(metadata: dict[bytes, bytes], frames: list[dict[str, Any]], where: str) -> Part:
     fingerprint = schema.read_stamp(metadata, where)
     shape = json.loads(metadata[b"insideout.edges_shape"])
     return Part(
-        frames=table.to_pylist(),
+        frames=frames,
         changes=np.frombuffer(base64.b64decode(metadata[b"insideout.changes"]), "<f4").astype(np.float32),
         edges=np.frombuffer(base64.b64decode(metadata[b"insideout.edges"]), np.uint8).reshape(shape),
         fingerprint=fingerprint,

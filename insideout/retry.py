@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from insideout.assemble import frames_key, read_summary
+from insideout.assemble import frames_key, read_summaries
 from insideout.errors import OutputError, UsageError
 from insideout.packs import Pack
 from insideout.parts import read_part
@@ -37,9 +37,10 @@ def forget_failures(store: Store, pack: Pack) -> Retry:
             f" {plan['pack']['digest'][:12]}…); give that one as --pack"
         )
     failed = 0
+    summaries = read_summaries(store, list(plan["films"]))
     for film in plan["films"]:
         folder = spans_folder(film, plan["fingerprint"])
-        if store.exists(frames_key(film)) and not read_summary(store, film).failed:
+        if film in summaries and not summaries[film].failed:
             continue
         spoilt = []
         for key in store.list(folder, ".parquet"):
@@ -59,8 +60,9 @@ def forget_failures(store: Store, pack: Pack) -> Retry:
 
 def clear_spans(store: Store, films: dict[str, bool]) -> None:
     """Remove the spans of films that were assembled; those with a failed frame (True) are kept for a retry."""
-    if not any(films.values()):
-        store.remove("spans")
-    for film, has_failed in films.items():
-        if not has_failed:
+    left = {key.split("/")[1].removeprefix("film=") for key in store.list("spans")}
+    for film in left:
+        if films.get(film) is False:
             store.remove(f"spans/film={film}")
+    if all(films.get(film) is False for film in left):
+        store.remove("spans")  # on local disk the empty folder

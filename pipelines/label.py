@@ -15,13 +15,17 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from insideout.assemble import FilmSummary, assemble, is_assembled, read_summary
 from insideout.decode import decode
@@ -32,17 +36,23 @@ from insideout.film import Sampling
 from insideout.isolate import isolate, quarantine
 from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed
 from insideout.manifest import write_films, write_manifest
+from insideout.outlook import Outlook, distinct, look_out, waves
 from insideout.packs import Pack, load_pack
 from insideout.parts import part_bytes
-from insideout.plan import FilmPlan, LabelSettings, distinct, fingerprint, open_output, plan_film, span_key
+from insideout.plan import FoldedPlan, LabelSettings, fingerprint, open_output, plan_film, span_key
 from insideout.retry import clear_spans
 from insideout.segment import CharacterSegmenter
 from insideout.spans import Reel
 from insideout.store import Store
 from pipelines.cluster import Resources
 
-#: Below any span of frames, so that Ray never waits to put two spans into one block.
-_BLOCK_BYTES = 1024 * 1024
+#: Below any row, so that each is a block of its own: Ray never waits to put two spans or two reels together.
+_BLOCK_BYTES = 1
+#: Films are labelled and assembled in waves of about so many spans. Ray keeps account of every block until a
+#: stream of them ends, some kilobytes a reel; a new stream costs a new start of the pool of actors.
+_WAVE_SPANS = 250_000
+#: So many films are compared with the output folder side by side.
+_READERS = 16
 #: A span whose process died is tried again so often in company, before it is labelled alone.
 _RETRIES = 1
 #: A process that works on one span for longer than this, in seconds, is taken to hang and ended.
@@ -60,6 +70,12 @@ class Job:
     settings: LabelSettings
     fingerprint: str
     device: str
+
+
+def missing_reels(row: Row, job: Job, alone: bool) -> Iterator[Row]:
+    """A film becomes the reels that hold its missing spans, one row each; if `alone`, a reel for each span."""
+    for reel in _reels_left(pickle.loads(row["film"][0]), job, alone=alone):
+        yield _row(reel=pickle.dumps(reel))
 
 
 def decode_reel(row: Row) -> Iterator[Row]:
@@ -123,10 +139,16 @@ class DecodeAndLabel:
     def __init__(self, job: Job) -> None:
         self.label = Label(job)
 
-    def __call__(self, row: Row) -> Iterator[Row]:
-        """One reel in; a line for each of its spans comes out."""
-        for frames in decode_reel(row):
-            yield self.label(frames)
+    def __call__(self, row: Row) -> Row:
+        """One reel in; a line for all its spans comes out, since the driver keeps account of each line."""
+        film, frames, seconds = "", 0, Counter[str]()
+        for span in decode_reel(row):
+            line = self.label(span)
+            film, frames = line["film"][0], frames + line["frames"][0]
+            seconds.update(line["seconds"][0])
+            if line["error"][0]:
+                return line
+        return _row(film=film, frames=frames, seconds=dict(seconds), error=None)
 
 
 def label(
@@ -142,29 +164,44 @@ def label(
 ) -> dict[str, Any]:
     """Label films into `out` and return the manifest; `ray` must be connected.
 
-    `on_plan` gets the frames and spans to do once they are known, `on_span` a line for each span
-    committed. Raises the errors of planning before anything starts, and IncompleteError when spans
+    `on_plan` gets the frames and spans to do once they are known, `on_span` a line for each span or
+    reel committed. Raises the errors of planning before anything starts, and IncompleteError when spans
     are still missing after all attempts.
     """
     start = time.monotonic()
     pack = _with_settings(load_pack(pack_path), settings)
     store = Store(out)
-    plans = plan_films(films, settings, fingerprint(pack, settings))
+    job = Job(pack_path, out, settings, fingerprint(pack, settings), "cuda" if resources.gpus else "cpu")
+    outlooks = plan_films(films, job)
+    plans = [film.plan for film in outlooks]
     open_output(store, pack, settings, plans)
     store.remove("_SUCCESS")
-    job = Job(pack_path, out, settings, plans[0].fingerprint, "cuda" if resources.gpus else "cpu")
-    todo = [plan for plan in plans if not is_assembled(store, plan)]
-    stages: dict[str, float] = {}
+    stages = Counter[str]()
     frames = 0
     if on_plan:
-        on_plan(_outlook(store, plans, todo))
-    for line in _all_spans(job, store, todo, resources, gpus_per_actor):
-        frames += line["frames"]
-        for stage, spent in line["seconds"].items():
-            stages[stage] = stages.get(stage, 0.0) + spent
-        if on_span:
-            on_span(line)
-    summaries = _assemble_all(job, plans, todo)
+        on_plan(
+            {
+                "films": len(plans),
+                "spans": sum(film.spans for film in outlooks),
+                "frames": sum(film.frames for film in outlooks),
+            }
+        )
+    done = {film.plan.film: film.summary for film in outlooks if film.summary}
+    errors: list[str] = []
+    for wave in waves(outlooks, _WAVE_SPANS):
+        for line in _all_spans(job, store, wave, resources, gpus_per_actor):
+            frames += line["frames"]
+            stages.update(line["seconds"])
+            if on_span:
+                on_span(line)
+        for assembled in _assemble_all(job, [film.plan for film in wave]):
+            if isinstance(assembled, FilmSummary):
+                done[assembled.film] = assembled
+            else:
+                errors.append(str(assembled))
+    if errors:
+        raise IncompleteError("\n".join(errors))
+    summaries = [done[plan.film] for plan in plans]
     write_films(store, plans, settings.sampling)
     seconds = time.monotonic() - start
     timings = {
@@ -178,35 +215,36 @@ def label(
 
 
 def _all_spans(
-    job: Job, store: Store, plans: list[FilmPlan], resources: Resources, gpus_per_actor: float
+    job: Job, store: Store, wave: list[Outlook], resources: Resources, gpus_per_actor: float
 ) -> Iterator[dict[str, Any]]:
     """Label what is missing: in reels; then what is left span by span; then what still is, frame by frame."""
-    sampling = Sampling.parse(job.settings.sampling)
-    reels = [reel for plan in plans for reel in plan.reels(sampling, _missing(store, plan))]
-    if reels:
-        yield from run(reels, job, resources, gpus_per_actor)
-    for again in (run, isolate_all):
+    yield from run([film.plan for film in wave if film.spans], job, resources, gpus_per_actor)
+    plans = [film.plan for film in wave]
+    for how, again in (("once more, each by itself", partial(run, alone=True)), ("frame by frame", isolate_all)):
         # A reel that holds a span which kills its process has lost the spans behind it as well.
-        reels = [
-            reel for plan in plans for index in sorted(_missing(store, plan)) for reel in plan.reels(sampling, {index})
-        ]
-        if reels:
-            how = "once more, each by itself" if again is run else "frame by frame"
-            print(f"spans whose process died, labelled {how}: {len(reels)}", file=sys.stderr, flush=True)
-            yield from again(reels, job, resources, gpus_per_actor)
+        found = _unfinished(store, plans)
+        plans = [plan for plan, missing in found if missing]
+        if plans:
+            count = sum(missing for _, missing in found)
+            print(f"spans whose process died, labelled {how}: {count}", file=sys.stderr, flush=True)
+            yield from again(plans, job, resources, gpus_per_actor)
 
 
-def isolate_all(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float) -> Iterator[dict[str, Any]]:
-    """Label reels of one span each in processes of their own; yields a line for each."""
+def isolate_all(
+    plans: Sequence[FoldedPlan], job: Job, resources: Resources, gpus_per_actor: float
+) -> Iterator[dict[str, Any]]:
+    """Label the missing spans of films in processes of their own; yields a line for each."""
     share = {"num_gpus": gpus_per_actor} if job.device == "cuda" else {}
     task = ray.remote(isolate_span).options(num_cpus=1, max_retries=_RETRIES, **share)
-    waiting = [task.remote(reel, job) for reel in reels]
+    reels = (reel for plan in plans for reel in _reels_left(plan, job, alone=True))
+    waiting = [task.remote(reel, job) for reel in islice(reels, 2 * resources.cpus)]
     while waiting:
         (done,), waiting = ray.wait(waiting, num_returns=1)
         line = ray.get(done)
         if isinstance(line, InsideoutError):
             raise line
         yield line
+        waiting += [task.remote(reel, job) for reel in islice(reels, 1)]
 
 
 def isolate_span(reel: Reel, job: Job) -> dict[str, Any] | InsideoutError:
@@ -223,85 +261,97 @@ def isolate_span(reel: Reel, job: Job) -> dict[str, Any] | InsideoutError:
     return {"film": reel.film, "frames": len(labels.ordinals), "seconds": seconds, "error": None}
 
 
-def run(reels: list[Reel], job: Job, resources: Resources, gpus_per_actor: float) -> Iterator[dict[str, Any]]:
-    """Stream reels through the stages; yields a line for each committed span, in no order."""
+def run(
+    plans: Sequence[FoldedPlan], job: Job, resources: Resources, gpus_per_actor: float, *, alone: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Stream the missing spans of films through the stages; yields a line for each reel or span, in no order.
+
+    The rows that go in are films: their reels are made as the actors take them, so that work begins at
+    once and the driver never holds them all. `alone` gives each span a reel of its own.
+    """
+    if not plans:
+        return
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
-    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "fn_constructor_args": [job]}
+    one: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    task: dict[str, Any] = {"max_retries": _RETRIES} | one
+    actor: dict[str, Any] = {"max_task_retries": _RETRIES, "fn_constructor_args": [job]} | one
     with warnings.catch_warnings():
         # Ray 2.64 will have another way to say it. Unsaid, a span that kills its process is tried for ever.
         warnings.filterwarnings("ignore", ".*ray_remote_args", DeprecationWarning)
-        dataset = ray.data.from_items([{"reel": pickle.dumps(reel)} for reel in reels], override_num_blocks=len(reels))
+        dataset = ray.data.from_items([{"film": pickle.dumps(plan)} for plan in plans], override_num_blocks=len(plans))
+        # No CPU is asked for, since the actors may hold them all; that alone keeps Ray from fusing this with
+        # the stage behind it, which would make a film one piece of work.
+        few = TaskPoolStrategy(size=1 + resources.cpus // 16)
+        dataset = dataset.map_batches(
+            missing_reels, fn_kwargs={"job": job, "alone": alone}, compute=few, num_cpus=0, **task
+        )
         if job.device == "cuda":
             pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
-            dataset = dataset.map_batches(
-                decode_reel, batch_size=1, batch_format="numpy", num_cpus=1, max_retries=_RETRIES
-            ).map_batches(
-                Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, max_task_retries=_RETRIES, **one
-            )  # fmt: skip
+            dataset = dataset.map_batches(decode_reel, num_cpus=1, **task)
+            dataset = dataset.map_batches(Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, **actor)
         else:
             pool = ActorPoolStrategy(size=resources.cpus)
-            dataset = dataset.map_batches(DecodeAndLabel, compute=pool, num_cpus=1, max_task_retries=_RETRIES, **one)
+            dataset = dataset.map_batches(DecodeAndLabel, compute=pool, num_cpus=1, **actor)
     for row in dataset.iter_rows():
         if row["error"]:
             raise row["error"]
         yield row
 
 
-def plan_films(films: list[str], settings: LabelSettings, fingerprint: str) -> list[FilmPlan]:
+def plan_films(films: list[str], job: Job) -> list[Outlook]:
     """Probe and index all films, side by side; one FilmError names every film that cannot be read."""
 
-    @ray.remote(num_cpus=0.5)
-    def plan(path: str) -> FilmPlan | FilmError:
+    def plan(path: str) -> Outlook | InsideoutError:
         try:
-            return plan_film(path, settings, fingerprint)
-        except FilmError as error:
+            return look_out(plan_film(path, job.settings, job.fingerprint), Store(job.out))
+        except InsideoutError as error:
             return error
 
     if len(films) == 1:
-        return [plan_film(films[0], settings, fingerprint)]
-    found = ray.get([plan.remote(path) for path in films])
-    errors = [str(item) for item in found if isinstance(item, FilmError)]
+        found = [plan(films[0])]
+    else:
+        task = ray.remote(num_cpus=0.5)(plan)
+        found = ray.get([task.remote(path) for path in films])
+    errors = [item for item in found if isinstance(item, InsideoutError)]
+    unreadable = [str(error) for error in errors if isinstance(error, FilmError)]
+    if unreadable:
+        raise FilmError("\n".join(unreadable))
     if errors:
-        raise FilmError("\n".join(errors))
-    return distinct(found)
+        raise errors[0]
+    return distinct([item for item in found if isinstance(item, Outlook)])
 
 
-def _assemble_all(job: Job, plans: list[FilmPlan], todo: list[FilmPlan]) -> list[FilmSummary]:
-    """Assemble the films that are not yet, side by side, and count them all."""
+def _assemble_all(job: Job, plans: list[FoldedPlan]) -> list[FilmSummary | IncompleteError]:
+    """Assemble films side by side, and clear away the spans of those without a failed frame."""
 
     @ray.remote(num_cpus=0.5)
-    def task(plan: FilmPlan) -> FilmSummary | IncompleteError:
+    def task(folded: FoldedPlan) -> FilmSummary | IncompleteError:
+        plan, store = folded.unfold(), Store(job.out)
         try:
-            return assemble(Store(job.out), plan, _pack_of(job))
+            # Assembled already where Ray does this for the second time.
+            done = is_assembled(store, plan)
+            summary = read_summary(store, folded.film) if done else assemble(store, plan, _pack_of(job))
         except IncompleteError as error:
             return error
+        if not summary.failed:
+            store.remove(f"spans/film={folded.film}")
+        return summary
 
-    found = ray.get([task.remote(plan) for plan in todo])
-    errors = [str(item) for item in found if isinstance(item, IncompleteError)]
-    if errors:
-        raise IncompleteError("\n".join(errors))
-    fresh = {summary.film: summary for summary in found}
-    return [fresh.get(p.film.film) or read_summary(Store(job.out), p.film.film) for p in plans]
-
-
-def _missing(store: Store, plan: FilmPlan) -> set[int]:
-    return {span.index for span in plan.spans} - plan.finished(store)
+    found: list[FilmSummary | IncompleteError] = ray.get([task.remote(plan) for plan in plans])
+    return found
 
 
-def _outlook(store: Store, plans: list[FilmPlan], todo: list[FilmPlan]) -> dict[str, Any]:
-    missing = {plan.film.film: _missing(store, plan) for plan in todo}
-    return {
-        "films": len(plans),
-        "spans": sum(len(m) for m in missing.values()),
-        "frames": sum(
-            int(np.count_nonzero((p.samples >= s.start) & (p.samples < s.end)))
-            for p in todo
-            for s in p.spans
-            if s.index in missing[p.film.film]
-        ),
-    }
+def _unfinished(store: Store, plans: Sequence[FoldedPlan]) -> list[tuple[FoldedPlan, int]]:
+    """How many spans each film misses."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(zip(plans, readers.map(lambda plan: len(plan.unfold().missing(store)), plans), strict=True))
+
+
+def _reels_left(folded: FoldedPlan, job: Job, *, alone: bool) -> list[Reel]:
+    plan = folded.unfold()
+    return plan.reels(Sampling.parse(job.settings.sampling), plan.missing(Store(job.out)), alone=alone)
 
 
 def _with_settings(pack: Pack, settings: LabelSettings) -> Pack:

@@ -35,5 +35,8 @@ def test_spans_are_kept_only_where_a_frame_failed(tmp_path: Path) -> None:
         store.write(f"spans/film={film}/x/000000.parquet", b"rows")
     clear_spans(store, {"good": False, "bad": True})
     assert store.list("spans") == ["spans/film=bad/x/000000.parquet"]
+    store.write("spans/film=begun/x/000000.parquet", b"rows")
     clear_spans(store, {"good": False, "bad": False})
+    assert store.list("spans") == ["spans/film=begun/x/000000.parquet"]
+    clear_spans(store, {"begun": False})
     assert not store.exists("spans")
