@@ -45,7 +45,7 @@ def test_a_folded_plan_unfolds_to_the_same_plan(sampling: str, first: int) -> No
     assert plan.film.keyframes.dtype == again.film.keyframes.dtype
     assert (plan.spans, plan.fingerprint) == (again.spans, again.fingerprint)
     empty = np.zeros(0)
-    assert vars(replace(plan.film, pts=empty, keyframes=empty)) == vars(replace(again.film, pts=empty, keyframes=empty))
+    assert pickle.dumps(replace(plan.film, pts=empty)) == pickle.dumps(replace(again.film, pts=empty))
     reels = [pickle.dumps(reel) for reel in plan.reels(Sampling.parse(sampling), {1, 2})]
     assert [pickle.dumps(reel) for reel in again.reels(Sampling.parse(sampling), {1, 2})] == reels
 
