@@ -10,10 +10,14 @@ import pyarrow as pa
 
 from insideout.stats.always import Always, always, usual_emotion
 from insideout.stats.answers import answer
+from insideout.stats.arc import ArcPoint, arcs
+from insideout.stats.association import Association, Residual, associations
 from insideout.stats.clusters import RESAMPLES, Ints
 from insideout.stats.confusion import ErrorCounts, Support, support
 from insideout.stats.screen import Screen
 from insideout.stats.shares import Share, by_screen_time, shares
+from insideout.stats.together import Together, together
+from insideout.stats.transitions import Dwell, Transition, dwell, transitions
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,18 @@ class Analysis:
     supports: dict[str, Support]
     shares: list[Share]
     always: list[Always]
+    association: list[Association]
+    residuals: list[Residual]
+    transitions: list[Transition]
+    dwell: list[Dwell]
+    arc: list[ArcPoint]
+    together: list[Together]
     answers: dict[str, list[str]]
 
     def tables(self) -> dict[str, list[Any]]:
         """The rows of each table by its name, without `screen`."""
-        return {"shares": self.shares, "always": self.always, "support": list(self.supports.values())}
+        names = ("shares", "always", "association", "residuals", "transitions", "dwell", "arc", "together")
+        return {name: getattr(self, name) for name in names} | {"support": list(self.supports.values())}
 
 
 def analyse(
@@ -56,7 +67,23 @@ def analyse(
         tested = [always(screen, name, e, supports[name], errors, seed, resamples) for e in screen.emotions]
         tests += tested
         answers[name] = answer(own, next(test for test in tested if test.emotion == usual), supports[name])
-    return Analysis(screen.film, seed, resamples, screen, supports, found, tests, answers)
+    tables, residuals = associations(screen, supports, seed, resamples)
+    return Analysis(
+        film=screen.film,
+        seed=seed,
+        resamples=resamples,
+        screen=screen,
+        supports=supports,
+        shares=found,
+        always=tests,
+        association=tables,
+        residuals=residuals,
+        transitions=transitions(screen, supports, seed),
+        dwell=dwell(screen, supports),
+        arc=arcs(screen, supports, seed),
+        together=together(screen, supports, seed, resamples),
+        answers=answers,
+    )
 
 
 def to_table(rows: list[Any], kind: type) -> pa.Table:

@@ -27,6 +27,7 @@ RESAMPLES = 10_000
 #: With fewer shots, or scenes, than this there is no interval.
 LEAST = 5
 _TINY = 1e-9
+_AT_ONCE = 2_000_000  # numbers in one array, so that a long film fits into memory
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def jackknife(top: Floats, bottom: Floats, counts: Floats) -> Floats:
 
     `top` and `bottom` float64 [clusters], `counts` float64 [resamples, clusters]; returns [resamples].
     """
+    if len(counts) * len(top) > _AT_ONCE and len(counts) > 1:
+        parts = np.array_split(counts, 1 + len(counts) * len(top) // _AT_ONCE)
+        return np.concatenate([jackknife(top, bottom, part) for part in parts])
     rest = (counts @ bottom)[:, None] - bottom
     left = ((counts @ top)[:, None] - top) / np.where(rest > _TINY, rest, np.nan)
     left = np.where(np.isnan(left), (counts @ top / (counts @ bottom))[:, None], left)
