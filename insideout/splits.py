@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from insideout.datasets.files import check_folder_name
 from insideout.datasets.labelled import SPLITS, TABLE, LabelledCrop, read_export
 from insideout.errors import DataError, StorageError, UsageError
 from insideout.leaks import Audit, Hashes, Indices, audit, is_copy, near_pairs, refuse_leaks, source_key
@@ -167,13 +168,15 @@ def write_split(
     Each has SPLIT/CLASS/ pictures, `crops.csv` with their origins and votes, and `audit.json`.
     Pictures are hard-linked where the file system allows and copied otherwise; one that shares its
     name with another of its class gets a number. `out` appears whole or not at all. Raises
-    DataError when an audit found a leak (unless `allow_leaks`), UsageError when `out` is taken,
-    StorageError when it cannot be written.
+    DataError when an audit found a leak (unless `allow_leaks`) or a class cannot be a folder,
+    UsageError when `out` is taken, StorageError when it cannot be written.
     """
     check_free(out)
     if not allow_leaks:
         for k, found in enumerate(audits):
             refuse_leaks(found, f"the split by {by}" if len(parts) == 1 else f"fold {k} of the split by {by}")
+    for emotion in sorted({crop.emotion for crop in crops}):
+        check_folder_name(emotion, str(out))
     out = Path(os.path.abspath(out))
     hidden = out.with_name(f".{out.name}.part")
     names = _file_names(crops)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insideout.datasets.labelled import TABLE
+from insideout.datasets.svg import check_drawing
 from insideout.errors import DataError, UsageError
 
 Picture = npt.NDArray[np.uint8]
@@ -282,6 +283,7 @@ def _write_copies(face: Face, folder: Path, copies: int, size: int, seed: int) -
 def _draw(face: Face, width: int) -> Picture:
     """The drawing as BGRA, not premultiplied."""
     try:
+        check_drawing(face.svg)
         png = bytes(_renderer()(svg_string=face.svg.decode(), width=width, skip_system_fonts=True))
     except ValueError as error:
         raise DataError(f"{face.key}.svg: cannot be rendered: {error}; repair it or take it out") from error

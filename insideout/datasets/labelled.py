@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from insideout.datasets.files import check_class_name, check_files, refuse_archive
 from insideout.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
@@ -35,6 +36,15 @@ _SHOT = re.compile(r"(?:^|[_\-.])(shot_?\d+)(?=[_\-.]|$)", re.IGNORECASE)
 _NAME = re.compile(r"^(?P<ordinal>\d+)_shot(?P<shot>\d+)_(?P<track>track\d+|more\d+)_(?P<character>.+)$")
 #: Roboflow writes several augmented copies of a picture: `name_jpg.rf.0123abcd.jpg`.
 _ROBOFLOW = re.compile(r"(?:_(?:jpe?g|png|webp|bmp))?\.rf\.[0-9a-zA-Z]+$")
+
+
+def decode_picture(encoded: npt.NDArray[np.uint8]) -> Picture | None:
+    """Decode the bytes of a picture, RGB uint8 [h, w, 3]; None where they are none, or one of more than MOST_PIXELS."""
+    try:
+        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+    except cv2.error:  # of its header: so many pixels are not decoded
+        return None
+    return None if picture is None else np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,10 @@ class LabelledCrop:
             encoded = np.fromfile(self.picture, np.uint8) if content is None else content
         except OSError as error:
             raise DataError(f"{self.name}: not readable ({error.strerror}); export it again") from error
-        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+        picture = decode_picture(encoded)
         if picture is None:
             raise DataError(f"{self.name}: not a readable picture; remove it or export it again")
-        return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
+        return picture
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,10 @@ def read_export(data: Path, splits: Sequence[str] = ("train", "valid", "test")) 
     Raises DataError: no such folder, none of the splits in it, a split without class folders, a
     class folder without pictures, `crops.csv` that does not fit the pictures.
     """
+    refuse_archive(data)
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; give a classification export (train/CLASS/*.jpg, valid/CLASS/*.jpg)")
+    check_files([data / TABLE], data)
     origins = _read_origins(data)
     found: dict[str, list[LabelledCrop]] = {}
     for split in splits:
@@ -153,6 +165,7 @@ def read_export(data: Path, splits: Sequence[str] = ("train", "valid", "test")) 
             ]
     if not found:
         raise DataError(f"{data}: no {' or '.join(splits)} folder; an export has one folder per split, then per class")
+    check_files((data / crop.name for crops in found.values() for crop in crops), data)
     if origins is not None:
         named = {crop.name for crops in found.values() for crop in crops}
         lost = [name for name in origins if name not in named and name.split("/")[0] in _folders(found)]
@@ -166,6 +179,8 @@ def class_folders(split: Path) -> dict[str, Path]:
     folders = {path.name: path for path in sorted(split.iterdir()) if path.is_dir() and not path.name.startswith(".")}
     if not folders:
         raise DataError(f"{split}: no class folders; put the crops of each class in a folder of its name")
+    for name in folders:
+        check_class_name(name, str(split))
     return folders
 
 

@@ -21,19 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from insideout.datasets.labelled import pictures_in
+from insideout.datasets.labelled import decode_picture, pictures_in
 from insideout.errors import DataError, UsageError
 from insideout.evaluation.intervals import RESAMPLES, draw, percentiles
 from insideout.masks import Box, Mask
 from insideout.packs import SegmenterSpec
-from insideout.recipes.segmenter import read_yolo_data
+from insideout.recipes.yolo_data import check_split_files, read_yolo_data
 from insideout.segment import BATCH, CharacterSegmenter, Letterbox, mask_in_box
 from insideout.yolo import load_segmentation_model, set_ultralytics_environment
 
@@ -245,7 +244,9 @@ def _read_split(data: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
     folder = resolved.get(_SPLITS[split])
     if folder is None:
         raise DataError(f"{data}: has no split '{split}'; name its folder in data.yaml")
-    return pictures_in(Path(folder)), tuple(resolved["names"])
+    pictures = pictures_in(Path(folder))
+    check_split_files(pictures + [_label_file(picture) for picture in pictures], data, Path(folder))
+    return pictures, tuple(resolved["names"])
 
 
 def _shot(picture: Path, shots: Mapping[int, str] | None) -> str:
@@ -305,15 +306,19 @@ def _rle(mask: Mask) -> Rle:
 
 
 def _read_picture(path: Path) -> Picture:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    picture = decode_picture(np.fromfile(path, np.uint8))
     if picture is None:
         raise DataError(f"{path}: not a readable picture; remove it or export it again")
-    return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)
+    return picture
+
+
+def _label_file(picture: Path) -> Path:
+    return picture.parent.parent / "labels" / f"{picture.stem}.txt"
 
 
 def _read_truth(picture: Path, classes: Sequence[str], height: int, width: int) -> tuple[Instance, ...]:
     """The outlines of a picture's label file; a picture without one shows no character."""
-    path = picture.parent.parent / "labels" / f"{picture.stem}.txt"
+    path = _label_file(picture)
     found: list[Instance] = []
     for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
         if not line.strip():

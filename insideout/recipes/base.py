@@ -31,7 +31,7 @@ class Recipe(BaseModel):
         """The recipe of a YAML text that was found at `where`, as `read`. Raises RecipeError."""
         try:
             raw = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise RecipeError(f"{where}: not YAML: {error}") from error
         if not isinstance(raw, dict):
             raise RecipeError(f"{where}: a recipe is a map of settings, found {type(raw).__name__}")

@@ -10,7 +10,9 @@ here each is named.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import reprlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +23,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from insideout import MOST_PIXELS
+from insideout.datasets.files import check_class_name, check_files, refuse_archive
 from insideout.errors import DataError
 
 #: What ultralytics takes for a picture (its IMG_FORMATS).
@@ -34,6 +38,8 @@ _TOLERANCE = 1e-3
 _UNREADABLE = 0.01
 _LEAST_SIDE = 10
 _LISTED = 3
+#: Characters of a value that are quoted in a message.
+_SHOWN = 200
 _SHOT = re.compile(r"(?:^|[_\-.])(shot_?\d+)(?=[_\-.]|$)", re.IGNORECASE)
 #: Roboflow adds a digest to the name of each augmented copy of a picture.
 _COPY = re.compile(r"\.rf\.[0-9A-Za-z]+$")
@@ -71,18 +77,20 @@ def read_yolo_data(data: Path) -> dict[str, Any]:
     index maps for `names`, and Roboflow's `../train/images`, which lies beside the YAML in the
     archives it ships. Raises DataError with what is missing.
     """
+    refuse_archive(data)
     path = data / "data.yaml" if data.is_dir() else data
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a YOLO export with a data.yaml")
+    check_files([path], path.parent)
     try:
         raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict) or "names" not in raw:
         raise DataError(f"{path}: no 'names'; a YOLO data.yaml lists its classes there")
     names = _class_names(path, raw["names"])
     if "nc" in raw and raw["nc"] != len(names):
-        raise DataError(f"{path}: nc is {raw['nc']} but there are {len(names)} names")
+        raise DataError(f"{path}: nc is {reprlib.repr(raw['nc'])} but there are {len(names)} names")
     resolved: dict[str, Any] = {"names": names}
     for key, aliases in {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}.items():
         value = next((raw[alias] for alias in aliases if raw.get(alias)), None)
@@ -91,14 +99,17 @@ def read_yolo_data(data: Path) -> dict[str, Any]:
         if value is None:
             raise DataError(f"{path}: no '{key}'; name the folder of its images")
         if not isinstance(value, str):
-            raise DataError(f"{path}: '{key}' is {value!r}; name one folder of images")
-        root = (path.parent / str(raw.get("path") or ".")).resolve()
-        candidates = [root / value, root / value.removeprefix("../")]
-        folder = next((c.resolve() for c in candidates if c.is_dir()), None)
+            raise DataError(f"{path}: '{key}' is {reprlib.repr(value)}; name one folder of images")
+        root = raw.get("path") or "."
+        if not isinstance(root, str):
+            raise DataError(f"{path}: 'path' is {reprlib.repr(root)}; name one folder")
+        candidates = [path.parent / root / value, path.parent / root / value.removeprefix("../")]
+        folder = next((c.resolve() for c in candidates if os.path.isdir(c)), None)
         if folder is None and key == "test":
             continue
         if folder is None:
-            raise DataError(f"{path}: '{key}: {value}' is not a folder (looked at {candidates[0]})")
+            where = os.path.normpath(candidates[0])
+            raise DataError(f"{path}: '{key}: {value[:_SHOWN]}' is not a folder (looked at {where[: 2 * _SHOWN]})")
         if not any(folder.iterdir()):
             raise DataError(f"{folder}: empty; '{key}' needs images")
         resolved[key] = str(folder)
@@ -117,7 +128,11 @@ def read_yolo_export(data: Path, *, allow_leaks: bool = False) -> YoloExport:
     resolved = read_yolo_data(data)
     names = tuple(resolved["names"])
     notes: list[str] = []
-    splits = {key: _read_split(key, Path(resolved[key]), len(names), notes) for key in ("train", "val")}
+    home = (data if data.is_dir() else data.parent).resolve()
+    for key in ("train", "val"):
+        if not Path(resolved[key]).is_relative_to(home):
+            notes.append(f"{key}: the pictures lie outside of {home}, in {resolved[key]}, as the data.yaml says")
+    splits = {key: _read_split(key, data, Path(resolved[key]), len(names), notes) for key in ("train", "val")}
     shared = _shared(splits["train"].pictures, splits["val"].pictures)
     if shared and not allow_leaks:
         raise DataError(f"{data}: train and val share {shared}; split by shot, or allow leaks to train all the same")
@@ -153,23 +168,35 @@ def label_path(picture: Path) -> Path:
     return Path(f"{head}/labels/{tail}" if found else picture).with_suffix(".txt")
 
 
+def check_split_files(paths: Sequence[Path], data: Path, folder: Path) -> None:
+    """Refuse pictures and labels of a split that are links to elsewhere than the export or the split (`check_files`).
+
+    `folder` is that of the split's pictures, which a data.yaml may put outside of its own folder.
+    """
+    head, images, _ = f"{folder}/".rpartition("/images/")
+    check_files(paths, data if data.is_dir() else data.parent, Path(head) if images else folder)
+
+
 def _class_names(path: Path, names: object) -> list[str]:
     if isinstance(names, dict):
-        if sorted(map(str, names)) != sorted(str(i) for i in range(len(names))):
-            raise DataError(f"{path}: 'names' has the indices {list(names)}; they must be 0 to {len(names) - 1}")
+        if {str(key) for key in names} != {str(i) for i in range(len(names))}:
+            raise DataError(
+                f"{path}: 'names' has the indices {reprlib.repr(list(names))}; they must be 0 to {len(names) - 1}"
+            )
         names = [names[key] for key in sorted(names, key=int)]
     if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: 'names' is {names!r}; list the classes there")
-    listed = [str(name) for name in names]
+        raise DataError(f"{path}: 'names' is {reprlib.repr(names)}; list the classes there")
+    listed = [check_class_name(name, str(path)) for name in names]
     if len(set(listed)) < len(listed):
         raise DataError(f"{path}: 'names' has a class twice: {', '.join(listed)}")
     return listed
 
 
-def _read_split(key: str, folder: Path, classes: int, notes: list[str]) -> YoloSplit:
+def _read_split(key: str, data: Path, folder: Path, classes: int, notes: list[str]) -> YoloSplit:
     pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not pictures:
         raise DataError(f"{folder}: no pictures; '{key}' needs images")
+    check_split_files([*pictures, *map(label_path, pictures)], data, folder)
     with ThreadPoolExecutor(8, thread_name_prefix="pictures") as pool:
         faults = dict(zip(pictures, pool.map(_fault, pictures), strict=True))
     unreadable = [f"{path}: {fault}" for path, fault in faults.items() if fault]
@@ -198,6 +225,8 @@ def _fault(path: Path) -> str:
             size, kind = picture.size, picture.format
         if min(size) < _LEAST_SIDE:
             return f"{size[0]}x{size[1]} pixels, {_LEAST_SIDE} are the least"
+        if size[0] * size[1] > MOST_PIXELS:
+            return f"{size[0]}x{size[1]} pixels, {MOST_PIXELS:,} in all are the most"
         if kind == "JPEG":
             with path.open("rb") as file:
                 file.seek(-2, 2)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from insideout.datasets.labelled import decode_picture
 from insideout.errors import InsideoutError
 from insideout.report.tables import Extra, FilmFacts, Key, Rectangle, Sighting
 
@@ -47,7 +48,7 @@ def find_pictures(
     missing: list[Sighting] = []
     for sighting in wanted:
         extra = extras.get(sighting.key)
-        crop = _decode(extra.crop) if extra is not None and extra.crop else None
+        crop = decode_picture(np.frombuffer(extra.crop, np.uint8)) if extra is not None and extra.crop else None
         if crop is None:
             missing.append(sighting)
         else:
@@ -89,11 +90,6 @@ def cut(picture: Picture, box: Rectangle, head: Rectangle | None) -> Picture | N
     if right <= left or bottom <= top:
         return None
     return picture[top:bottom, left:right]
-
-
-def _decode(data: bytes) -> Picture | None:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def _from_film(facts: FilmFacts, wanted: Sequence[Sighting]) -> tuple[dict[Key, Thumbnail], str | None]:
