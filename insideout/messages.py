@@ -15,6 +15,7 @@ _SECRET = re.compile(
     r"api_?key|secret|password)=)[^&\s'\"<>]+",
     re.IGNORECASE,
 )
+LONGEST_NAME = 100
 LEFT_OUT = "?…"
 """Stands where the query of a URL was."""
 
@@ -51,6 +52,18 @@ def printable(text: str, keep: str = "\n\t") -> str:
 def shown(path: str) -> str:
     """A path or a name on one line of output, without credentials and control characters."""
     return printable(without_credentials(path), keep="")
+
+
+def fault_of_name(name: str) -> str:
+    """Why a text cannot be the name of a character, an emotion or a pack, in words; empty if it can.
+
+    Names from packs and data sets are shown in terminals and pages, and stand in tables that spreadsheets open.
+    """
+    if not name.strip() or len(name) > LONGEST_NAME:
+        return f"it must have 1 to {LONGEST_NAME} characters"
+    if any(map(steers, name)):
+        return "it has a control character"
+    return f"it begins with '{name[0]}', as a formula of a spreadsheet does" if name[0] in "=+-@" else ""
 
 
 def steers(character: str) -> bool:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from insideout.backbones import Backbone
 from insideout.errors import PackError
+from insideout.messages import LONGEST_NAME, fault_of_name
 from insideout.views import View
 
 VERSION = 1
@@ -94,9 +95,16 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _fit_name(value: str) -> str:
+    if fault := fault_of_name(value):
+        raise ValueError(f"'{value[:LONGEST_NAME]}' cannot be a name: {fault}")
+    return value
+
+
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+Name = Annotated[str, AfterValidator(_fit_name)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Triple = tuple[float, float, float]
 
 
@@ -161,7 +169,7 @@ class PackFile(BaseModel):
 
     format: Literal["insideout model pack"] = "insideout model pack"
     schema_version: int = Field(VERSION, alias="schema", ge=1)
-    name: str = Field(min_length=1)
+    name: Name
     segmenter: SegmenterPart
     emotion: EmotionPart
     metrics: dict[str, Any] = {}
@@ -199,7 +207,7 @@ def load_pack(path: str | Path, *, verify: bool = True) -> Pack:
         raw = json.loads(file.read_text())
     except FileNotFoundError as error:
         raise PackError(f"{file}: missing; {folder} is not a model pack") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise PackError(f"{file}: not readable as JSON ({error}); get the pack again") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if isinstance(schema, int) and schema > VERSION:

@@ -84,7 +84,7 @@ def part_bytes(labels: SpanLabels, fingerprint: str) -> bytes:
 
 def read_part(data: bytes, where: str) -> Part:
     """Read the file of a span; raises OutputError when it is not ours or too new."""
-    table = pq.read_table(pa.BufferReader(data))
+    table = schema.read_plain(pa.BufferReader(data), where)
     return _part(table.schema.metadata or {}, table.to_pylist(), where)
 
 

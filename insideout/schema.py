@@ -6,9 +6,11 @@ reader refuses a newer one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from insideout.errors import OutputError
 
@@ -120,6 +122,42 @@ CONFUSION = pa.schema(
 def stamp(schema: pa.Schema, fingerprint: str) -> pa.Schema:
     """Return the schema with our version and the run's fingerprint in its metadata."""
     return schema.with_metadata({_VERSION_KEY: str(VERSION), _FINGERPRINT_KEY: fingerprint})
+
+
+def read_plain(source: pa.NativeFile | Path, where: str) -> pa.Table:
+    """Read a Parquet file; raises as `check_plain`."""
+    table = pq.read_table(source)
+    check_plain(table.schema, where)
+    return table
+
+
+def check_plain(schema: pa.Schema, where: str) -> None:
+    """Raise OutputError for columns of a kind that another library has brought.
+
+    Those of Ray hold pickles: to look at a value is to run what is in it.
+    """
+    kinds = {str(kind.extension_name) for field in schema for kind in _kinds(field.type) if _is_foreign(kind)}
+    if kinds:
+        raise OutputError(
+            f"{where}: has columns of the kind {', '.join(sorted(kinds))}, which are never read since code may lie in"
+            " them; write it again with plain columns"
+        )
+
+
+def _is_foreign(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.BaseExtensionType)
+
+
+def _kinds(kind: pa.DataType) -> Iterator[pa.DataType]:
+    """A type and all types inside of it."""
+    yield kind
+    if _is_foreign(kind):
+        yield from _kinds(kind.storage_type)
+    elif pa.types.is_dictionary(kind):
+        yield from _kinds(kind.value_type)
+    else:
+        for i in range(kind.num_fields):
+            yield from _kinds(kind.field(i).type)
 
 
 def read_stamp(metadata: Mapping[bytes, bytes] | None, where: str) -> str:

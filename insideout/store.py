@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from insideout.errors import OutputError, StorageError
 from insideout.faults import fault
 from insideout.objects import filesystem, heard, said, storage_errors
+from insideout.schema import read_plain
 
 
 class Store:
@@ -138,8 +139,8 @@ class Store:
             raise OutputError(f"{self.path(key)}: damaged JSON ({error}); remove the folder and run again") from error
 
     def read_table(self, key: str) -> pa.Table:
-        """Read a Parquet file."""
-        return pq.read_table(pa.BufferReader(self.read(key)))
+        """Read a Parquet file; raises OutputError for columns that are not plain."""
+        return read_plain(pa.BufferReader(self.read(key)), self.path(key))
 
     def read_metadata(self, key: str) -> dict[bytes, bytes]:
         """The metadata at the foot of a Parquet file, without its rows."""

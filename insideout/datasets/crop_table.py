@@ -146,6 +146,7 @@ def _read_table(labels: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         if labels.suffix.lower() == ".parquet":
             table = pq.read_table(labels, partitioning=None)
+            schema.check_plain(table.schema, str(labels))
             rows = [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()]
             return list(table.column_names), rows
         with labels.open(newline="", encoding="utf-8-sig") as file:
@@ -236,6 +237,7 @@ def _rows(store: Store, key: str, columns: list[str], ordinals: list[int] | None
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{where}: cannot be read as Parquet ({error}); label again into a new folder") from error
     schema.read_stamp(table.schema.metadata, where)
+    schema.check_plain(table.schema, where)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 

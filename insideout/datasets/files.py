@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from insideout.errors import DataError
-from insideout.messages import steers
+from insideout.messages import LONGEST_NAME, fault_of_name, steers
 
 _ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"})
 _LISTED = 3
-_LONGEST = 100
 
 
 def check_files(paths: Iterable[Path], *roots: Path) -> None:
@@ -54,15 +53,12 @@ def check_files(paths: Iterable[Path], *roots: Path) -> None:
 
 
 def check_class_name(name: object, where: str) -> str:
-    """Return the name of a class as text. Raises DataError: it is no name, too long, or would steer a terminal."""
+    """Return the name of a class as text. Raises DataError where it cannot be one (`fault_of_name`)."""
     if isinstance(name, list | dict | set | bytes) or name is None:
         raise DataError(f"{where}: a class is a {type(name).__name__}; write a name")
     text = str(name)
-    if not text.strip() or len(text) > _LONGEST or any(map(steers, text)):
-        raise DataError(
-            f"{where}: '{text[:_LONGEST]}' cannot be the name of a class; give it 1 to {_LONGEST} characters, none of"
-            " them a control character"
-        )
+    if fault := fault_of_name(text):
+        raise DataError(f"{where}: '{text[:LONGEST_NAME]}' cannot be the name of a class: {fault}; rename it")
     return text
 
 

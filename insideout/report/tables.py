@@ -181,6 +181,7 @@ def read_extras(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, Extra
     for part in _parts(run.store, "characters", film):
         with run.store.fs.open(run.store.path(part), "rb") as file:
             parquet = pq.ParquetFile(file)
+            schema.check_plain(parquet.schema_arrow, run.store.path(part))
             for batch in parquet.iter_batches(512, columns=["ordinal", "track", "crop", "probabilities"]):
                 chosen = batch.filter(pc.is_in(batch.column("ordinal"), value_set=ordinals))
                 for row in chosen.to_pylist():
@@ -197,6 +198,7 @@ def _read(store: Store, key: str, columns: list[str] | None) -> tuple[pa.Table, 
         with store.fs.open(where, "rb") as file:
             parquet = pq.ParquetFile(file)
             fingerprint = schema.read_stamp(parquet.schema_arrow.metadata, where)
+            schema.check_plain(parquet.schema_arrow, where)
             return parquet.read(columns=columns), fingerprint
     except (pa.ArrowException, OSError) as error:
         raise OutputError(f"{where}: cannot be read as Parquet ({error}); label again into a new folder") from error
