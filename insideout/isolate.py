@@ -26,6 +26,7 @@ import numpy as np
 from insideout.decode import SpanFrames, decode, read_frames
 from insideout.errors import IncompleteError, InsideoutError
 from insideout.label import Outcome, SpanLabels, classify_span, crop_span, segment_span
+from insideout.messages import shown, without_credentials
 from insideout.packs import Pack
 from insideout.spans import Reel
 from insideout.store import Store
@@ -154,7 +155,7 @@ def _how(status: int, errors: str) -> str:
     if status < 0:
         return f"the process was ended by {signal.Signals(-status).name}"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else f"the process ended with status {status}"
+    return shown(lines[-1])[:160] if lines else f"the process ended with status {status}"
 
 
 def label_alone(work: Work, tell: Callable[[str, int, int | None], None]) -> SpanLabels:
@@ -220,7 +221,7 @@ def quarantine(store: Store, trouble: Trouble, reel: Reel, pack: Pack) -> None:
     key = f"quarantine/film={reel.film}/{trouble.ordinal:06d}-{trouble.stage}"
     facts = {
         "film": reel.film,
-        "path": reel.path,
+        "path": without_credentials(reel.path),
         "pts": int(reel.pts[trouble.ordinal - reel.start]),
         "span": asdict(reel.spans[0]),
         "pack": {"name": pack.name, "digest": pack.digest},

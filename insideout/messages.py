@@ -25,7 +25,7 @@ def without_credentials(text: str) -> str:
 
     Without a `=` the mark of a query can be a wildcard; then only http has a query there.
     """
-    if "=" not in text and "://" not in text:
+    if "://" not in text:
         return text
 
     def cut(found: re.Match[str]) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from insideout.errors import FilmError, OutputError
 from insideout.film import Film, Sampling, open_film
+from insideout.messages import without_credentials
 from insideout.packs import Pack
 from insideout.recipes.base import Recipe
 from insideout.spans import Reel, Span, plan_reels
@@ -147,7 +148,7 @@ def plan_spans(film: Film, settings: LabelSettings, fingerprint: str) -> FilmPla
 def _facts(film: Film) -> dict[str, Any]:
     return {
         "film": film.film,
-        "path": film.path,
+        "path": without_credentials(film.path),
         "bytes": film.bytes,
         "sha256": film.sha256,
         "width": film.width,
