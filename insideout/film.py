@@ -48,7 +48,7 @@ class Film:
     counted: whether the file's time stamps do not tell its frames apart (two have the same, or they count
     packets and not pictures, as in AVI with B-frames). Then frames are told by counting them from the first
     on, so that the film is decoded in one reel, and pts may repeat.
-    gaps: int32 ordinals, ascending, of frames that may be predicted from data that is missing in the file.
+    gaps: int32 ordinals, ascending, of frames that may be predicted from data that is missing or damaged.
     """
 
     path: str

@@ -40,7 +40,7 @@ class _Gaps:
     The demuxer marks the packet it was at when it noticed that data is missing, or the one before. If a
     whole packet is missing no decoder notices: the frames after it are predicted from another one than
     they were coded for. That holds to the next key frame, and for the frames coded after that and shown
-    before it. Where the marked packet is the last of its group, the gap may lie in the next.
+    before it. The packet behind the marked one may be the one that is cut short, be it a key frame.
     """
 
     def __init__(self) -> None:
@@ -56,13 +56,22 @@ class _Gaps:
         if packet.is_keyframe:
             self._broken_before, self._broken, self._key = self._broken, False, packet.pts
         leading = self._key is not None and packet.pts < self._key
-        if self._broken or (self._broken_before and leading):
+        if self._broken or self._marked or (self._broken_before and leading):
             self.pts.append(packet.pts)
         self._broken = self._broken or packet.is_corrupt or self._marked
         self._marked = packet.is_corrupt
 
     def ordinals(self, stamps: NDArray[np.int64]) -> NDArray[np.int32]:
         return np.flatnonzero(np.isin(stamps, self.pts)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A frame that came out of the decoder: its time stamp, whether it is a key frame, whether damage was seen."""
+
+    pts: int
+    key: bool
+    damaged: bool
 
 
 def read_index(container: InputContainer, stream: VideoStream, path: str, *, size: int) -> Index | None:
@@ -168,27 +177,33 @@ def decode_index(container: InputContainer, stream: VideoStream, path: str, *, t
     stream.codec_context.thread_count = threads
     refused: list[_Packet] = []
     gaps, unstamped = _Gaps(), False
-    frames: list[tuple[int, bool]] = []
+    shown: list[_Shown] = []
+    before = 0
     for frame in decoded(container, stream, refused, gaps):
         if frame.pts is None:
             unstamped = True
             continue
-        frames.append((frame.pts, bool(frame.key_frame)))
+        shown.append(_Shown(frame.pts, bool(frame.key_frame), frame.is_corrupt or len(refused) > before))
+        before = len(refused)
     # Where data is missing that of a time stamp may be, too.
-    if unstamped and not (gaps.any and frames):
+    if unstamped and not (gaps.any and shown):
         raise FilmError(
             f"{path}: the stream has no time stamps; put it into a container first: ffmpeg -i FILM -c copy FILM.mkv"
         )
-    stamps = np.array([pts for pts, _ in frames], np.int64)
-    keys = np.array([i for i, (_, key) in enumerate(frames) if key], np.int32)
-    ordered = bool((np.diff(stamps) > 0).all())
+    stamps = np.array([one.pts for one in shown], np.int64)
+    keys = np.array([i for i, one in enumerate(shown) if one.key], np.int32)
+    back = np.flatnonzero(np.diff(stamps) <= 0) + 1
     # With several threads a packet may be refused when a later one is given.
-    if threads != 1 and (refused or not ordered):
+    if threads != 1 and (refused or len(back)):
         return None
-    if not ordered:
-        _check_joined(path, stream, frames)
-        return Index(np.sort(stamps), keys, np.zeros(0, np.int32), counted=True)
-    key_pts = stamps[keys]
+    if len(back):
+        _check_joined(path, stream, shown)
+        groups = np.cumsum([one.key for one in shown])
+        hurt = np.unique(groups[[one.damaged for one in shown]])
+        # From damaged data frames come out in any order; that says nothing about the time stamps.
+        if np.setdiff1d(groups[back], [hurt - 1, hurt, hurt + 1]).size:
+            return Index(np.sort(stamps), keys, np.flatnonzero(np.isin(groups, hurt)).astype(np.int32), counted=True)
+    key_pts = np.sort(stamps[keys])
     lost = [packet.pts for packet in refused if packet.pts is not None]
     stamps = np.union1d(stamps, np.array(lost, np.int64))
     return Index(stamps, np.searchsorted(stamps, key_pts).astype(np.int32), gaps.ordinals(stamps))
@@ -245,15 +260,15 @@ def decoded(
                 refused.append(packet)
 
 
-def _check_joined(path: str, stream: VideoStream, frames: list[tuple[int, bool]]) -> None:
+def _check_joined(path: str, stream: VideoStream, shown: list[_Shown]) -> None:
     """Raise FilmError where frames go back in time for good, and not just out of order within a group."""
-    group_start = latest = frames[0][0]
-    for pts, key in frames:
-        if pts < group_start:
-            raise _joined(path, stream, latest, pts)
-        if key:
-            group_start = max(pts, group_start)
-        latest = max(latest, pts)
+    group_start = latest = shown[0].pts
+    for one in shown:
+        if one.pts < group_start and not one.damaged:
+            raise _joined(path, stream, latest, one.pts)
+        if one.key:
+            group_start = max(one.pts, group_start)
+        latest = max(latest, one.pts)
 
 
 def _joined(path: str, stream: VideoStream, before: int, after: int) -> FilmError:

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from insideout.damage import DAMAGED, DEPENDS, Order
+from insideout.damage import DAMAGED, Order
 from insideout.faults import fault
 from insideout.film import open_video
 from insideout.index import has_half_frames, is_shown
@@ -27,7 +27,7 @@ from insideout.objects import check_read
 from insideout.spans import Reel, Span
 
 LOST = "decode: no picture came out of its data"
-GAP = "decode: may be predicted from data that is missing in the file"
+GAP = "decode: may be predicted from data that is missing or damaged"
 MISSING = "decode: its data is not in the file"
 
 _Packet: TypeAlias = "Packet[VideoStream]"
@@ -162,15 +162,16 @@ def _outcomes(stream: VideoStream, packets: Iterator[_Packet], reel: Reel, threa
 
 
 def _counted(stream: VideoStream, packets: Iterator[_Packet], reel: Reel) -> Iterator[Outcome]:
-    """Yield the outcomes of a film whose frames are told by their place among all that come out."""
+    """Yield the outcomes of a film whose frames are told by their place among all that come out.
+
+    What depends on damage stands among the gaps of its index.
+    """
     ordinals = deque(_expected(reel))
-    damaged = False
     for count, frame in enumerate(_all_frames(stream, _readable(stream, packets, reel.path, []))):
-        damaged = frame.is_corrupt or (damaged and not frame.key_frame)
         if not ordinals:
             return
         if count == ordinals[0]:
-            yield ordinals.popleft(), frame, DAMAGED if frame.is_corrupt else DEPENDS if damaged else None
+            yield ordinals.popleft(), frame, DAMAGED if frame.is_corrupt else None
     yield from ((ordinal, None, LOST) for ordinal in ordinals)
 
 
@@ -287,18 +288,15 @@ class _Expected:
         if pts is None or pts not in self.known:
             return
         while not self.done and self._pts[self._next] < pts:
-            yield self._lose()
+            yield self._take(None, LOST)
         if not self.done and self._pts[self._next] == pts:
             yield self._take(frame, reason)
 
     def rest(self, why: str) -> Iterator[Outcome]:
         while not self.done:
-            yield self._lose(why)
-
-    def _lose(self, why: str = "") -> Outcome:
-        # A packet without time stamp may be that of any frame.
-        arrived = self._pts[self._next] in self._arrived or None in self._arrived
-        return self._take(None, LOST if arrived else MISSING + why)
+            # A packet without time stamp may be that of any frame.
+            arrived = self._pts[self._next] in self._arrived or None in self._arrived
+            yield self._take(None, LOST if arrived else MISSING + why)
 
     def _take(self, frame: VideoFrame | None, reason: str | None) -> Outcome:
         self._next += 1

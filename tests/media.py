@@ -77,30 +77,39 @@ def write_film(
     pixels: str = "yuv420p",
     rotation: int = 0,
     options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+    timecode: str | None = None,
     audio: bool = False,
 ) -> Path:
     """Write a film of `frames` pictures; return its path.
 
     pts: time stamps in units of time_base, ascending; by default one unit of 1 / rate each.
     options: of the encoder; x264 gets speed and groups of 12 frames with up to 3 B-frames by default.
+    muxing: options of the container. aspect: width of a stored pixel by its height. timecode: of the first frame.
     rotation: degrees counter-clockwise in the display matrix. audio: adds half a second of silence.
     """
     draw = draw or numbered()
     height, width = draw(0).shape[:2]
     x264 = {"preset": "veryfast", "g": "12", "bf": "3", "sc_threshold": "0"}
     settings = {**(x264 if codec == "libx264" else {}), **(options or {})}
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxing or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=settings)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = time_base or 1 / rate
         # One thread: the same film every time.
         stream.codec_context.thread_count = 1
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if timecode:
+            stream.metadata["timecode"] = timecode
         if rotation:
             stream.set_display_rotation(rotation)
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
         container.start_encoding()
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+            picture = draw(number)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24" if picture.shape[2] == 3 else "rgba")
             frame.pts = pts[number] if pts is not None else number
             frame.time_base = stream.codec_context.time_base
             container.mux(stream.encode(frame))
@@ -124,8 +133,8 @@ def _silence() -> av.AudioFrame:
     return frame
 
 
-def remux(source: Path, target: Path, shift: int = 0) -> Path:
-    """Copy the packets of a film, moved by `shift` units of its time base.
+def remux(source: Path, target: Path, shift: int = 0, since: int | None = None) -> Path:
+    """Copy the packets of a film, moved by `shift` units of its time base: all, or those with a pts of `since` on.
 
     What falls below 0 is in the target, but cut away by its edit list.
     """
@@ -133,7 +142,8 @@ def remux(source: Path, target: Path, shift: int = 0) -> Path:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.size:
-                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                if since is None or packet.pts >= since:
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 packet.stream = stream
                 new.mux(packet)
     return target
@@ -160,7 +170,8 @@ def plain_decode(path: Path) -> list[tuple[int, Picture]]:
     """Decode a film from the first to the last frame with nothing but PyAV: [(pts, uint8 [H,W,3] RGB)]."""
     with av.open(str(path)) as container:
         pictures = []
-        for frame in container.decode(video=0):
+        moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        for frame in container.decode(moving[0]):
             assert frame.pts is not None
             turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
             pictures.append((frame.pts, turned))
