@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CARD_TEMPLATE = Path(__file__).parent / "cards" / "model_card.md.j2"
-_SETTINGS = Path(tempfile.gettempdir()) / "insideout-ultralytics"
 _SEGMENTER_SCORES = {
     "metrics/mAP50(M)": "mask_map50",
     "metrics/mAP50-95(M)": "mask_map50_95",
@@ -175,7 +174,7 @@ def read_segmenter(checkpoint: Path) -> dict[str, Any]:
     """
     if not checkpoint.is_file():
         raise PackError(f"{checkpoint}: no such checkpoint; 'insideout train segmenter' writes OUT/run/weights/best.pt")
-    set_ultralytics_environment(_SETTINGS)
+    set_ultralytics_environment()
     from ultralytics.nn.tasks import SegmentationModel, torch_safe_load
 
     try:
@@ -228,7 +227,7 @@ def check_segmenter_weights(spec: SegmenterSpec) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    set_ultralytics_environment(_SETTINGS)
+    set_ultralytics_environment()
     from ultralytics.nn.tasks import SegmentationModel
 
     try:

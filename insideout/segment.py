@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -45,7 +43,7 @@ class CharacterSegmenter:
 
     def __init__(self, spec: SegmenterSpec, device: str = "cpu", threads: int | None = None) -> None:
         """Load the weights of a pack; raises PackError when they do not fit the architecture."""
-        set_ultralytics_environment(Path(tempfile.gettempdir()) / "insideout-ultralytics")
+        set_ultralytics_environment()
         import torch
 
         if threads:

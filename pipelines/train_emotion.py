@@ -105,7 +105,8 @@ def run(
         print(f"leak, allowed: {leak}", flush=True)
     _claim(store, recipe, crops.digest(), str(pretrained) if pretrained else "none")
     if str(pretrained) in PUBLISHED:
-        local = Path(out) if store.local else Path(tempfile.gettempdir())
+        # Never a name in the common folder of temporary files, where anyone can have put other weights.
+        local = Path(out) if store.local else Path(torch.hub.get_dir()) / "insideout"
         pretrained = published_weights(recipe.backbone, str(pretrained), local)
     job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
     _publish(fit(job, store, name, workers, gpus, recipe.keep), store)

@@ -72,7 +72,7 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
         raise UsageError("--nested: trains one network a trial; leave out --folds")
     pretrained = sweep.pretrained
     if pretrained in PUBLISHED:
-        local = Path(store.root) if store.local else Path(tempfile.gettempdir())
+        local = Path(store.root) if store.local else Path(torch.hub.get_dir()) / "insideout"
         backbone = str(space.recipe({}).model_dump()["backbone"])
         pretrained = str(published_weights(backbone, pretrained, local))
     device = "cuda" if share.gpus else "cpu"

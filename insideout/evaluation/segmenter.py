@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,7 +257,7 @@ def _shot(picture: Path, shots: Mapping[int, str] | None) -> str:
 
 
 def _run(spec: SegmenterSpec, pictures: Sequence[Path], device: str, threads: int | None) -> list[ScoredFrame]:
-    set_ultralytics_environment(Path(tempfile.gettempdir()) / "insideout-ultralytics")
+    set_ultralytics_environment()
     segmenter = CharacterSegmenter(spec, device, threads)
     network = load_segmentation_model(spec.architecture, spec.weights, len(spec.classes)).to(device)
     frames: list[ScoredFrame] = []

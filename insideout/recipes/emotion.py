@@ -8,6 +8,7 @@ place in it, so a training takes the same way when it was resumed, and with one 
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from insideout.backbones import build, layout, read_weights, start_from
 from insideout.datasets.labelled import CropList
-from insideout.errors import RecipeError, TrainingError
+from insideout.errors import DataError, RecipeError, TrainingError
 from insideout.evaluation.predictions import Predictions
 from insideout.precision import use_bf16
 from insideout.recipes.batches import Batches
@@ -204,8 +205,16 @@ class EmotionTraining:
         )
 
     def restore(self, folder: Path) -> None:
-        """Go on from a folder that `save` wrote. Raises RecipeError for a checkpoint of another network."""
-        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        """Go on from a folder that `save` wrote.
+
+        Raises RecipeError for a checkpoint of another network, DataError for what is no plain checkpoint.
+        """
+        file = folder / "state.pt"
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{file}: not readable as a checkpoint of plain tensors ({reason}); train anew") from error
         try:
             self.network.load_state_dict(state["network"])
             settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
@@ -215,7 +224,7 @@ class EmotionTraining:
                 group.update(own)
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RecipeError(
                 f"{folder}: a checkpoint of another network than {self.recipe.backbone}: {reason}"

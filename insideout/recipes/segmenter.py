@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from insideout.errors import DataError, InsideoutError, PackError, StorageError, TrainingError
+from insideout.packs import file_digest
 from insideout.precision import use_bf16
 from insideout.recipes.segmenter_recipe import SegmenterRecipe as SegmenterRecipe
 from insideout.recipes.segmenter_run import (
@@ -100,6 +101,7 @@ def prepare_segmenter(
     claim(out, recipe, export.digest, start, resume=resume)
     if pretrained == COCO:
         weights = _fetch_weights(recipe.model, out)
+        notes.append(f"{weights}: sha256 {file_digest(Path(weights))}")
     content: dict[str, Any] = {"names": list(export.names)}
     for key, split in (("train", train), ("val", export.val)):
         content[key] = str((out / f"{key}.txt").resolve())
