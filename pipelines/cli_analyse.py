@@ -23,7 +23,7 @@ def analyse(
         Path | None, typer.Option(help="The pack that labelled DIR, where DIR holds no confusion.parquet.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all resampling.")] = 0,
-    resamples: Annotated[int, typer.Option(min=1000, help="Resamples of each interval.")] = RESAMPLES,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of each interval.")] = RESAMPLES,
     as_json: Annotated[bool, typer.Option("--json", help="Print DIR/analysis/analysis.json instead of words.")] = False,
 ) -> None:
     """Say how long each character shows each emotion, how sure that is, and write DIR/analysis/."""

@@ -55,10 +55,10 @@ def analyse(
     """Compute everything for one film.
 
     `errors` are the pack's, None where it has none; `labels` int64 [rows of screen] the true emotions
-    that are known, -1 elsewhere. The same arguments give the same figures.
+    that are known, -1 elsewhere. Permutations are one fewer than `resamples`. The same arguments give the same figures.
     """
     names = by_screen_time(screen)
-    supports = {name: support(errors, name, seed) for name in names}
+    supports = {name: support(errors, name, seed, resamples) for name in names}
     found = shares(screen, supports, errors, labels, seed, resamples)
     tests, answers = [], {}
     for name in names:
@@ -67,7 +67,7 @@ def analyse(
         tested = [always(screen, name, e, supports[name], errors, seed, resamples) for e in screen.emotions]
         tests += tested
         answers[name] = answer(own, next(test for test in tested if test.emotion == usual), supports[name])
-    tables, residuals = associations(screen, supports, seed, resamples)
+    tables, residuals = associations(screen, supports, seed, resamples, resamples - 1)
     return Analysis(
         film=screen.film,
         seed=seed,
@@ -78,9 +78,9 @@ def analyse(
         always=tests,
         association=tables,
         residuals=residuals,
-        transitions=transitions(screen, supports, seed),
+        transitions=transitions(screen, supports, seed, resamples - 1),
         dwell=dwell(screen, supports),
-        arc=arcs(screen, supports, seed),
+        arc=arcs(screen, supports, seed, resamples=min(resamples, 2000)),
         together=together(screen, supports, seed, resamples),
         answers=answers,
     )

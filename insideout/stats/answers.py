@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from insideout.report.words import percent, timecode
-from insideout.stats.always import Always
+from insideout.stats.always import LEVEL, Always
+from insideout.stats.association import Association, Residual
 from insideout.stats.confusion import Support
 from insideout.stats.screen import UNCERTAIN
 from insideout.stats.shares import Share
@@ -19,7 +20,8 @@ def answer(shares: list[Share], always: Always, support: Support) -> list[str]:
     """
     first = shares[0]
     where = f"{first.shots} shots" + (f" of {first.scenes} scenes" if first.scenes else "")
-    lines = [f"{first.character}: {first.on_screen:.0f} s on screen, in {where}", "  " + _main(shares, always)]
+    mark = "; NOT SUPPORTED, see below" if support.supported is False else ""
+    lines = [f"{first.character}: {first.on_screen:.0f} s on screen, in {where}{mark}", "  " + _main(shares, always)]
     lines.append("  as read     " + _list([(r.emotion, r.share, *r.widest) for r in shares]))
     for label, values in (
         ("corrected", [(r.emotion, r.corrected, r.corrected_low, r.corrected_high) for r in shares]),
@@ -29,6 +31,32 @@ def answer(shares: list[Share], always: Always, support: Support) -> list[str]:
         if known:
             lines.append(f"  {label:<11} " + _list(known))
     lines.append(f"  {_supported(support)}")
+    return lines
+
+
+def overall(associations: list[Association], residuals: list[Residual]) -> list[str]:
+    """Whether the characters of a film differ, in lines of text: over scenes where they are known, else shots."""
+    lines = []
+    unit = "scenes" if any(one.unit == "scenes" for one in associations) else "shots"
+    for one in associations:
+        if one.unit != unit:
+            continue
+        who = ", ".join(one.characters)
+        if one.v is None or one.p is None:
+            lines.append(f"{who}: whether they differ is not tested: {one.why}")
+            continue
+        verdict = "differ" if one.p < LEVEL else "are not shown to differ"
+        cells = [
+            f"{cell.character} {'more' if cell.residual > 0 else 'less'} {cell.emotion}"
+            for cell in residuals
+            if cell.differs and cell.unit == unit and cell.film == one.film and cell.among == one.characters
+        ]
+        lines.append(
+            f"{who} {verdict} in the emotions read: {p_value(one.p)} by permutation of whole {unit},"
+            f" V {one.v:.2f} [{one.low:.2f}, {one.high:.2f}]"
+            + (f"; {', '.join(cells)} than by chance" if cells else "")
+            + ("" if one.supported else "; NOT SUPPORTED for all of them")
+        )
     return lines
 
 
@@ -77,7 +105,7 @@ def _supported(support: Support) -> str:
     if support.supported is None:
         return f"not corrected, and not known whether supported: {support.why}"
     kappa = f"kappa {support.kappa:.2f} [{support.kappa_low:.2f}, {support.kappa_high:.2f}]"
-    verdict = "supported" if support.supported else "NOT SUPPORTED, not corrected"
+    verdict = "supported" if support.supported else "not supported, so not corrected"
     return (
         f"{verdict}: the classifier {support.why} ({kappa}, right {percent(support.accuracy or 0)},"
         f" always its usual emotion {percent(support.usual or 0)}, {support.crops} crops of {support.shots} shots)"

@@ -22,7 +22,7 @@ POINTS = 60
 WIDTH = 1 / 30
 #: Where the weights are worth fewer shots than this there is no value.
 LEAST_SHOTS = 3.0
-_RESAMPLES = 2000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class ArcPoint:
     condition: str
 
 
-def arcs(screen: Screen, supports: dict[str, Support], seed: int = 0, points: int = POINTS) -> list[ArcPoint]:
+def arcs(
+    screen: Screen, supports: dict[str, Support], seed: int = 0, points: int = POINTS, resamples: int = RESAMPLES
+) -> list[ArcPoint]:
     """Points at equal distances over the film, by character, emotion and time."""
     base = float(screen.time_base)
     length = sum(screen.shot_units.values()) * base
@@ -66,7 +68,11 @@ def arcs(screen: Screen, supports: dict[str, Support], seed: int = 0, points: in
             bottom = sums(own.shot[inside], weights[inside])
             shots = kish(bottom)
             within = (np.abs(middle - time) <= 2 * width).nonzero()[0]
-            values = _values(own, inside, weights, bottom, rng) if shots >= LEAST_SHOTS else None
+            values = (
+                _values(own, inside, weights, bottom, draws(len(bottom), rng, resamples))
+                if shots >= LEAST_SHOTS
+                else None
+            )
             ends = (own.ordinal[inside].min(), own.ordinal[inside].max()) if len(inside) else (0, -1)
             for i, emotion in enumerate(own.emotions):
                 share, low, high = values[i] if values is not None else (None, None, None)
@@ -91,10 +97,9 @@ def arcs(screen: Screen, supports: dict[str, Support], seed: int = 0, points: in
 
 
 def _values(
-    own: Screen, inside: np.ndarray, weights: Floats, bottom: Floats, rng: np.random.Generator
+    own: Screen, inside: np.ndarray, weights: Floats, bottom: Floats, counts: Floats
 ) -> list[tuple[float, float, float]]:
     top = sums(own.shot[inside], weights[inside, None] * own.probabilities[inside])
-    counts = draws(len(bottom), rng, _RESAMPLES)
     spread = counts @ top / (counts @ bottom)[:, None]
     found = []
     for i, share in enumerate((top.sum(0) / bottom.sum()).tolist()):

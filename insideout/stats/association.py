@@ -51,13 +51,15 @@ class Association:
 class Residual:
     """One character and emotion: by how much it is shown more (or less) than if characters did not matter.
 
-    `seconds` are as read, `expected` their mean over the permutations, `residual` their difference in
-    standard deviations of the permutations (the adjusted residual of clustered data). `p` is two-sided,
-    `holm` corrected for all cells of the table (Holm 1979); `differs` where that is below .05.
+    The table is that of the characters `among`. `seconds` are as read, `expected` their mean over the
+    permutations, `residual` their difference in standard deviations of the permutations (the adjusted
+    residual of clustered data). `p` is two-sided, `holm` corrected for all cells of the table (Holm
+    1979); `differs` where that is below .05.
     """
 
     film: str
     unit: str
+    among: list[str]
     character: str
     emotion: str
     seconds: float
@@ -236,6 +238,7 @@ def _residuals(
         Residual(
             film=screen.film,
             unit=unit,
+            among=list(names),
             character=name,
             emotion=emotion,
             seconds=float(table[i, j]),

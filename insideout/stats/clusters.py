@@ -6,7 +6,10 @@ Shots differ in length and a film has few of them, so the percentile interval is
 the truth in 65 to 92 % of simulated films where 95 % were asked for. Used here is the studentised
 bootstrap (bootstrap-t: Davison & Hinkley 1997, section 5.2.1) on the logit of the share, with the
 jackknife over shots as its standard error, in the film and in every resample, and widened by
-sqrt(n / (n - 1)). `benchmarks/coverage.py` measures what it covers; docs/statistics.md has the figures.
+sqrt(n / (n - 1)). An emotion that only a few shots show is missing in many resamples, which would let
+its interval reach to 0 or 1; so the interval is cut at the exact one (Clopper & Pearson 1934) for shots
+that each show one emotion throughout, as many as they are worth by their lengths (Kish 1965): shots
+cannot vary more. `benchmarks/coverage.py` measures what it covers; docs/statistics.md has the figures.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import beta
 
 from insideout.evaluation.intervals import TAIL, draw
 
@@ -81,17 +84,15 @@ def share_interval(top: Floats, bottom: Floats, counts: Floats) -> Interval:
     """The interval of the share sum(top) / sum(bottom).
 
     `top` and `bottom` float64 [clusters], 0 <= top <= bottom; `counts` of `draws`. Where no cluster,
-    or each as a whole, shows it, no resample differs: the interval is then the exact one for as many
-    throws as there are clusters of equal length (Kish's effective number), each all or nothing.
+    or each as a whole, shows it, no resample differs: the interval is the exact one then.
     """
     clusters = len(bottom)
     if clusters < LEAST:
         return Interval(None, None, clusters)
     share = float(top.sum() / bottom.sum())
+    lowest, highest = exact(share, kish(bottom))
     if share < _TINY or share > 1 - _TINY:
-        throws = max(1, round(kish(bottom)))
-        ends = binomtest(throws if share > 0.5 else 0, throws).proportion_ci(1 - 2 * TAIL)
-        return Interval(float(ends.low), float(ends.high), clusters)
+        return Interval(lowest, highest, clusters)
     error = float(jackknife(top, bottom, np.ones((1, clusters)))[0])
     spread, errors = counts @ top / (counts @ bottom), jackknife(top, bottom, counts)
     odds, step = _logit(share), np.sqrt(clusters / (clusters - 1)) * error / (share * (1 - share))
@@ -102,7 +103,15 @@ def share_interval(top: Floats, bottom: Floats, counts: Floats) -> Interval:
         scaled = np.where(inside, errors, 1) / np.where(inside, spread * (1 - spread), 1)
         studentised = np.sort(np.where(inside, (_logit(np.where(inside, spread, 0.5)) - odds) / scaled, away))
     low, high = tails(studentised)
-    return Interval(_share(odds - high * step), _share(odds - low * step), clusters)
+    return Interval(max(lowest, _share(odds - high * step)), min(highest, _share(odds - low * step)), clusters)
+
+
+def exact(share: float, throws: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share of so many throws, which need not be a whole number."""
+    hits = share * throws
+    low = 0.0 if share < _TINY else float(beta.ppf(TAIL, hits, throws - hits + 1))
+    high = 1.0 if share > 1 - _TINY else float(beta.ppf(1 - TAIL, hits + 1, throws - hits))
+    return low, high
 
 
 def tails(ordered: Floats) -> tuple[float, float]:

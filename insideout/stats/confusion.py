@@ -17,14 +17,13 @@ from insideout import schema
 from insideout.errors import DataError
 from insideout.evaluation.intervals import TAIL
 from insideout.evaluation.metrics import confusion_metrics
-from insideout.stats.clusters import LEAST, Floats, Ints, draws, generator
+from insideout.stats.clusters import LEAST, RESAMPLES, Floats, Ints, draws, generator
 
 if TYPE_CHECKING:
     from insideout.evaluation.predictions import Predictions
 
 #: The row of an emotion, for one character, is joined by so many crops spread as those of all characters are.
 BORROWED = 2.0
-_RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def error_rates(own: Floats, pooled: Floats, fallback: Floats | None = None) -> 
     return found
 
 
-def support(errors: ErrorCounts | None, character: str, seed: int = 0) -> Support:
+def support(errors: ErrorCounts | None, character: str, seed: int = 0, resamples: int = RESAMPLES) -> Support:
     """Say whether the classifier beats whoever knows only who the character is."""
     if errors is None:
         return _unknown(character, 0, 0, "the pack has no table of its classifier's errors")
@@ -159,7 +158,7 @@ def support(errors: ErrorCounts | None, character: str, seed: int = 0) -> Suppor
     total = counts.sum(0)
     metrics = {name: float(value) for name, value in confusion_metrics(total).items()}
     usual = float(total.sum(1).max() / total.sum())
-    drawn = draws(shots, generator(seed, "support", character), _RESAMPLES)
+    drawn = draws(shots, generator(seed, "support", character), resamples)
     spread = confusion_metrics(np.tensordot(drawn, counts, 1))["kappa"]
     low, high = (float(value) for value in np.nanquantile(spread, [TAIL, 1 - TAIL]))
     supported = bool(low > 0 and metrics["accuracy"] >= usual)

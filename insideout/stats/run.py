@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from insideout.errors import DataError, OutputError, UsageError
 from insideout.packs import ERRORS, load_pack
 from insideout.report.tables import FilmFacts, Run, open_run
 from insideout.stats.analysis import Analysis, analyse, to_plain, to_table
+from insideout.stats.answers import overall
 from insideout.stats.clusters import RESAMPLES, Ints
 from insideout.stats.confusion import ErrorCounts, read_errors
 from insideout.stats.screen import Screen, screen_of
@@ -49,6 +51,7 @@ class RunAnalysis:
                 found.append(f"== {self.names[film.film]}")
             for lines in film.answers.values():
                 found += lines
+            found += overall(film.association, film.residuals)
         return found + self.notes
 
 
@@ -190,7 +193,9 @@ def _errors(run: Run, pack: Path | None, emotions: tuple[str, ...]) -> ErrorCoun
             )
         if loaded.confusion is None:
             return None
-        return read_errors(pq.read_table(loaded.confusion), emotions)
+        table = pq.read_table(loaded.confusion)
+        schema.check_plain(table.schema, str(loaded.confusion))
+        return read_errors(table, emotions)
     if not run.store.exists(ERRORS):
         return None
     return read_errors(run.store.read_table(ERRORS), emotions)
@@ -202,6 +207,7 @@ def _table(run: Run, kind: str, film: str) -> pa.Table:
         with run.store.fs.open(run.store.path(key), "rb") as file:
             parquet = pq.ParquetFile(file)
             fingerprints.add(schema.read_stamp(parquet.schema_arrow.metadata, key))
+            schema.check_plain(parquet.schema_arrow, key)
             tables.append(parquet.read(columns=_COLUMNS[kind]).replace_schema_metadata(None))
     if len(fingerprints) > 1:
         raise OutputError(f"{run.store.root}: rows of two different runs in {kind}/; label again into a new folder")
@@ -251,7 +257,9 @@ def _write(
             "scenes": scenes.name if scenes else None,
             "labels": labels.name if labels else None,
             "notes": found.notes,
+            "definitions": {name: inspect.cleandoc(type(part[0]).__doc__ or "") for name, part in rows.items() if part},
             "answers": {film.film: film.answers for film in found.films},
+            "overall": {film.film: overall(film.association, film.residuals) for film in found.films},
         }
         | {name: to_plain(part) for name, part in rows.items()},
     )

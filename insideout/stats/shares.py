@@ -108,7 +108,15 @@ def _of_character(
     adjusted = (
         Corrected(None, (), f"the classifier {support.why}" if support.supported is False else support.why)
         if errors is None or not support.supported
-        else adjusted_count(widest, own.reading, seconds, errors, character, _rng(seed, "adjusted", own, character))
+        else adjusted_count(
+            widest,
+            own.reading,
+            seconds,
+            errors,
+            character,
+            _rng(seed, "adjusted", own, character),
+            min(resamples, 2000),
+        )
     )
     powered = (
         Corrected(None, (), "no labels were given")
