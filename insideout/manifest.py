@@ -12,41 +12,44 @@ from typing import Any
 import pyarrow as pa
 
 from insideout import __version__, schema
-from insideout.assemble import FilmSummary, read_summaries
+from insideout.assemble import FilmSummary, frames_key, read_summaries
 from insideout.errors import OutputError
 from insideout.faults import fault
 from insideout.packs import ERRORS, Pack
 from insideout.plan import PLAN_KEY, FoldedPlan, spans_folder
-from insideout.store import Store
+from insideout.store import Store, table_bytes
 
 _LIBRARIES = ("ray", "torch", "torchvision", "ultralytics", "av", "opencv-python", "pyarrow", "numpy")
 
 
 def write_films(store: Store, plans: Sequence[FoldedPlan], sampling: str) -> None:
     """Write `films.parquet`, keeping the films that earlier runs on this folder left in it."""
-    rows = {row["film"]: row for row in _films_before(store)} | {
-        plan.film: plan.facts | {"sampling": sampling, "fingerprint": plan.fingerprint} for plan in plans
-    }
-    table = pa.Table.from_pylist(list(rows.values()), schema=schema.stamp(schema.FILMS, plans[0].fingerprint))
-    store.write_table("films.parquet", table)
+    ours = {plan.film: plan.facts | {"sampling": sampling, "fingerprint": plan.fingerprint} for plan in plans}
 
+    def add(found: bytes | None) -> bytes:
+        before = [] if found is None else schema.read_plain(pa.BufferReader(found), "films.parquet").to_pylist()
+        rows = {row["film"]: row for row in before} | ours
+        stamped = schema.stamp(schema.FILMS, plans[0].fingerprint)
+        return table_bytes(pa.Table.from_pylist(list(rows.values()), schema=stamped))
 
-def _films_before(store: Store) -> list[dict[str, Any]]:
-    if not store.exists("films.parquet"):
-        return []
-    rows: list[dict[str, Any]] = store.read_table("films.parquet").to_pylist()
-    return rows
+    store.update("films.parquet", add)
 
 
 def write_manifest(
     store: Store, pack: Pack, settings: dict[str, Any], summaries: Sequence[FilmSummary], timings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the pack's table of errors, `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest."""
+    """Write the pack's table of errors, `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest.
+
+    `unfinished` in it counts the films of the folder that were planned and are not assembled, by this
+    or another run; where there are any, `_SUCCESS` is not written.
+    """
+    plan = store.read_json(PLAN_KEY)
+    assembled = set(store.list("frames", ".parquet"))
     manifest = {
         "schema": schema.VERSION,
         "insideout": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "fingerprint": store.read_json(PLAN_KEY)["fingerprint"],
+        "fingerprint": plan["fingerprint"],
         "configuration": settings,
         "pack": {
             "name": pack.name,
@@ -57,6 +60,7 @@ def write_manifest(
             "uncertain_below": pack.emotion.uncertain_below,
         },
         "counts": totals(summaries),
+        "unfinished": sum(frames_key(film) not in assembled for film in plan["films"]),
         "timings": timings,
         "versions": {"python": platform.python_version()} | _versions(),
     }
@@ -66,7 +70,8 @@ def write_manifest(
     fault("before-manifest")
     store.write_json("manifest.json", manifest)
     fault("before-success")
-    store.write("_SUCCESS", b"")
+    if not manifest["unfinished"]:
+        store.write("_SUCCESS", b"")
     return manifest
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from insideout import schema
 from insideout.label import SpanLabels
+from insideout.store import table_bytes
 
 _FLOATS = ("score", "box_x", "box_y", "box_w", "box_h", "head_x", "head_y", "head_w", "head_h")
 _CHARACTER = pa.struct(
@@ -76,10 +77,7 @@ def part_bytes(labels: SpanLabels, fingerprint: str) -> bytes:
         b"insideout.seconds": json.dumps(labels.seconds).encode(),
     }
     table = table.cast(stamped).replace_schema_metadata({**stamped.metadata, **extra})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return table_bytes(table)
 
 
 def read_part(data: bytes, where: str) -> Part:

@@ -181,16 +181,6 @@ def open_output(store: Store, pack: Pack, settings: LabelSettings, plans: Sequen
         }
         for plan in plans
     }
-    if store.exists(PLAN_KEY):
-        before = store.read_json(PLAN_KEY)
-        if before.get("fingerprint") != ours:
-            raise OutputError(
-                f"{store.root}: belongs to another plan (pack {before['pack']['name']}, settings "
-                f"{before['settings']}); give another --out, or remove the folder to label again"
-            )
-        films = before["films"] | films
-    elif store.list(""):
-        raise OutputError(f"{store.root}: not empty and not an output of insideout; give another --out")
     plan = {
         "schema": 1,
         "fingerprint": ours,
@@ -198,5 +188,21 @@ def open_output(store: Store, pack: Pack, settings: LabelSettings, plans: Sequen
         "pack": {"name": pack.name, "digest": pack.digest},
         "films": films,
     }
-    store.write_json(PLAN_KEY, plan)
+
+    def claim(found: bytes | None) -> bytes:
+        before: dict[str, Any] = {}
+        if found is not None:
+            before = json.loads(found)
+            if before.get("fingerprint") != ours:
+                raise OutputError(
+                    f"{store.root}: belongs to another plan (pack {before['pack']['name']}, settings "
+                    f"{before['settings']}); give another --out, or remove the folder to label again"
+                )
+        elif store.list(""):
+            raise OutputError(f"{store.root}: not empty and not an output of insideout; give another --out")
+        # Another run may be adding films to the same folder at this moment.
+        plan["films"] = before.get("films", {}) | films
+        return json.dumps(plan, indent=2, ensure_ascii=False).encode()
+
+    store.update(PLAN_KEY, claim)
     return plan

@@ -121,9 +121,7 @@ class Store:
 
     def write_table(self, key: str, table: pa.Table) -> None:
         """Write a table as Parquet, Zstandard-compressed."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write(key, sink.getvalue().to_pybytes())
+        self.write(key, table_bytes(table))
 
     def read(self, key: str) -> bytes:
         """Read all bytes of a key; raises StorageError."""
@@ -183,3 +181,11 @@ class Store:
                     f"{where}: disk full; free some space and run the same command again, finished spans are kept"
                 ) from error
             raise StorageError(f"cannot {verb} {where}: {said(error)}; check it and run again") from error
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file, Zstandard-compressed."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

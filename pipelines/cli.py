@@ -48,6 +48,13 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local R
 GpusPerActor = Annotated[
     float, typer.Option(min=0.01, help="GPUs of each model actor where Ray has any; fractions share one.")
 ]
+Cpus = Annotated[
+    int | None, typer.Option(min=1, help="CPUs to use in all, on a cluster that adds machines when asked.")
+]
+Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs to use in all, likewise; those there now by default.")]
+CopyFilms = Annotated[
+    bool, typer.Option("--copy-films", help="Copy films from storage to each machine instead of reading by range.")
+]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")]
 Output = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of `insideout label`.")]
 
@@ -97,7 +104,10 @@ def label(
     crop_size: Annotated[
         int, typer.Option(min=16, help="With --crops: most pixels a side; smaller ones stay as they are.")
     ] = 256,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     gpus_per_actor: GpusPerActor = 0.5,
+    copy_films: CopyFilms = False,
     address: Address = None,
     report: WithReport = True,
 ) -> None:
@@ -113,7 +123,7 @@ def label(
     Sampling.parse(settings.sampling)
     paths = [absolute(path) for path in find_films(films)]
     load_pack(pack)
-    _run_label(paths, pack, out, settings, gpus_per_actor, address)
+    _run_label(paths, pack, out, settings, gpus_per_actor, copy_films, address, cpus, gpus)
     if report:
         _write_report(out)
 
@@ -122,7 +132,10 @@ def label(
 def retry(
     run: Output,
     pack: PackPath,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     gpus_per_actor: GpusPerActor = 0.5,
+    copy_films: CopyFilms = False,
     address: Address = None,
     report: WithReport = True,
 ) -> None:
@@ -138,13 +151,21 @@ def retry(
             f"{unknown[0]}: the query of a URL is never stored, so this film cannot be opened from here; give its URL"
             " to `insideout label` with the same pack, settings and --out, which does what is missing now"
         )
-    _run_label(list(again.films), pack, run, again.settings, gpus_per_actor, address)
+    _run_label(list(again.films), pack, run, again.settings, gpus_per_actor, copy_films, address, cpus, gpus)
     if report:
         _write_report(run)
 
 
 def _run_label(
-    paths: list[str], pack: Path, out: str, settings: LabelSettings, gpus_per_actor: float, address: str | None
+    paths: list[str],
+    pack: Path,
+    out: str,
+    settings: LabelSettings,
+    gpus_per_actor: float,
+    copy_films: bool,
+    address: str | None,
+    cpus: int | None,
+    gpus: float | None,
 ) -> None:
     from insideout.film import open_video
     from pipelines.cluster import connected
@@ -156,14 +177,15 @@ def _run_label(
     for path in paths[:_PROBED]:
         with open_video(path):
             pass
-    with FrameProgress("labelling") as progress, connected(address) as resources:
+    with FrameProgress("labelling") as progress, connected(address) as there:
         manifest = run_label(
             paths,
             str(pack.resolve()),
             target,
             settings,
-            resources,
+            there.asked(cpus, gpus),
             gpus_per_actor=gpus_per_actor,
+            copy_films=copy_films,
             on_plan=lambda outlook: progress.start(outlook["frames"]),
             on_span=lambda line: progress.advance(line["frames"]),
         )
@@ -171,6 +193,8 @@ def _run_label(
         typer.echo(line)
     if manifest["counts"]["failed"]:
         typer.echo(f"some frames failed: {out}/frames has the reasons; `insideout retry {out}` tries them again")
+    if manifest["unfinished"]:
+        typer.echo(f"films of this folder still to be done, by another run: {manifest['unfinished']}")
     typer.echo(f"label table: {out}")
 
 

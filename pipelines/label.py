@@ -28,6 +28,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from insideout.assemble import FilmSummary, assemble, is_assembled, read_summary
+from insideout.copies import local_copy
 from insideout.decode import decode
 from insideout.emotion import EmotionClassifier
 from insideout.errors import FilmError, IncompleteError, InsideoutError, StorageError
@@ -39,7 +40,7 @@ from insideout.manifest import write_films, write_manifest
 from insideout.outlook import Outlook, distinct, look_out, waves
 from insideout.packs import Pack, load_pack
 from insideout.parts import part_bytes
-from insideout.plan import FoldedPlan, LabelSettings, fingerprint, open_output, plan_film, span_key
+from insideout.plan import FilmPlan, FoldedPlan, LabelSettings, fingerprint, open_output, plan_film, span_key
 from insideout.retry import clear_spans
 from insideout.segment import CharacterSegmenter
 from insideout.spans import Reel
@@ -70,6 +71,7 @@ class Job:
     settings: LabelSettings
     fingerprint: str
     device: str
+    copy_films: bool = False
 
 
 def missing_reels(row: Row, job: Job, alone: bool) -> Iterator[Row]:
@@ -78,9 +80,11 @@ def missing_reels(row: Row, job: Job, alone: bool) -> Iterator[Row]:
         yield _row(reel=pickle.dumps(reel))
 
 
-def decode_reel(row: Row) -> Iterator[Row]:
+def decode_reel(row: Row, job: Job) -> Iterator[Row]:
     """A reel becomes its spans, one row each, pictures included."""
     reel: Reel = pickle.loads(row["reel"][0])
+    if job.copy_films:
+        reel = replace(reel, path=local_copy(reel.path, reel.film))
     spans = decode(reel, threads=1)
     while True:
         seconds: dict[str, float] = {}
@@ -142,7 +146,7 @@ class DecodeAndLabel:
     def __call__(self, row: Row) -> Row:
         """One reel in; a line for all its spans comes out, since the driver keeps account of each line."""
         film, frames, seconds = "", 0, Counter[str]()
-        for span in decode_reel(row):
+        for span in decode_reel(row, self.label.job):
             line = self.label(span)
             film, frames = line["film"][0], frames + line["frames"][0]
             seconds.update(line["seconds"][0])
@@ -159,11 +163,13 @@ def label(
     resources: Resources,
     *,
     gpus_per_actor: float = 0.5,
+    copy_films: bool = False,
     on_plan: Report | None = None,
     on_span: Report | None = None,
 ) -> dict[str, Any]:
     """Label films into `out` and return the manifest; `ray` must be connected.
 
+    `copy_films` copies a film on storage to each machine that decodes it, instead of reading it by range.
     `on_plan` gets the frames and spans to do once they are known, `on_span` a line for each span or
     reel committed. Raises the errors of planning before anything starts, and IncompleteError when spans
     are still missing after all attempts.
@@ -171,7 +177,7 @@ def label(
     start = time.monotonic()
     pack = _with_settings(load_pack(pack_path), settings)
     store = Store(out)
-    job = Job(pack_path, out, settings, fingerprint(pack, settings), "cuda" if resources.gpus else "cpu")
+    job = Job(pack_path, out, settings, fingerprint(pack, settings), "cuda" if resources.gpus else "cpu", copy_films)
     outlooks = plan_films(films, job)
     plans = [film.plan for film in outlooks]
     open_output(store, pack, settings, plans)
@@ -187,7 +193,7 @@ def label(
             }
         )
     done = {film.plan.film: film.summary for film in outlooks if film.summary}
-    errors: list[str] = []
+    errors: list[InsideoutError] = []
     for wave in waves(outlooks, _WAVE_SPANS):
         for line in _all_spans(job, store, wave, resources, gpus_per_actor):
             frames += line["frames"]
@@ -198,9 +204,10 @@ def label(
             if isinstance(assembled, FilmSummary):
                 done[assembled.film] = assembled
             else:
-                errors.append(str(assembled))
+                errors.append(assembled)
     if errors:
-        raise IncompleteError("\n".join(errors))
+        kind = IncompleteError if any(isinstance(error, IncompleteError) for error in errors) else StorageError
+        raise kind("\n".join(map(str, errors)))
     summaries = [done[plan.film] for plan in plans]
     write_films(store, plans, settings.sampling)
     seconds = time.monotonic() - start
@@ -289,7 +296,7 @@ def run(
         )
         if job.device == "cuda":
             pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
-            dataset = dataset.map_batches(decode_reel, num_cpus=1, **task)
+            dataset = dataset.map_batches(decode_reel, fn_kwargs={"job": job}, num_cpus=1, **task)
             dataset = dataset.map_batches(Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, **actor)
         else:
             pool = ActorPoolStrategy(size=resources.cpus)
@@ -323,35 +330,44 @@ def plan_films(films: list[str], job: Job) -> list[Outlook]:
     return distinct([item for item in found if isinstance(item, Outlook)])
 
 
-def _assemble_all(job: Job, plans: list[FoldedPlan]) -> list[FilmSummary | IncompleteError]:
+def _assemble_all(job: Job, plans: list[FoldedPlan]) -> list[FilmSummary | InsideoutError]:
     """Assemble films side by side, and clear away the spans of those without a failed frame."""
 
     @ray.remote(num_cpus=0.5)
-    def task(folded: FoldedPlan) -> FilmSummary | IncompleteError:
+    def task(folded: FoldedPlan) -> FilmSummary | InsideoutError:
         plan, store = folded.unfold(), Store(job.out)
         try:
             # Assembled already where Ray does this for the second time.
             done = is_assembled(store, plan)
             summary = read_summary(store, folded.film) if done else assemble(store, plan, _pack_of(job))
-        except IncompleteError as error:
-            return error
+        except (IncompleteError, StorageError) as error:
+            # Another run on this folder may have done it meanwhile, and cleared the spans away.
+            if not is_assembled(store, plan):
+                return error
+            summary = read_summary(store, folded.film)
         if not summary.failed:
             store.remove(f"spans/film={folded.film}")
         return summary
 
-    found: list[FilmSummary | IncompleteError] = ray.get([task.remote(plan) for plan in plans])
+    found: list[FilmSummary | InsideoutError] = ray.get([task.remote(plan) for plan in plans])
     return found
 
 
 def _unfinished(store: Store, plans: Sequence[FoldedPlan]) -> list[tuple[FoldedPlan, int]]:
     """How many spans each film misses."""
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(zip(plans, readers.map(lambda plan: len(plan.unfold().missing(store)), plans), strict=True))
+        return list(zip(plans, readers.map(lambda plan: len(_left(plan.unfold(), store)), plans), strict=True))
 
 
 def _reels_left(folded: FoldedPlan, job: Job, *, alone: bool) -> list[Reel]:
     plan = folded.unfold()
-    return plan.reels(Sampling.parse(job.settings.sampling), plan.missing(Store(job.out)), alone=alone)
+    return plan.reels(Sampling.parse(job.settings.sampling), _left(plan, Store(job.out)), alone=alone)
+
+
+def _left(plan: FilmPlan, store: Store) -> set[int]:
+    """Indices of the missing spans; none of a film that another run has assembled meanwhile."""
+    missing = plan.missing(store)
+    return set() if missing and is_assembled(store, plan) else missing
 
 
 def _with_settings(pack: Pack, settings: LabelSettings) -> Pack:

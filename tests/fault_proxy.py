@@ -107,7 +107,7 @@ def fault_proxy(server: str) -> Iterator[FaultProxy]:
             elif self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
