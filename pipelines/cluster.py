@@ -24,10 +24,24 @@ _ATTEMPTS = 4
 
 @dataclass(frozen=True)
 class Resources:
-    """What the connected cluster has."""
+    """What there is to work with; nothing on a cluster that has no worker yet."""
 
     cpus: int
     gpus: float
+    local: bool = False
+    """Whether it is a Ray that we started, which never grows."""
+
+    def asked(self, cpus: int | None, gpus: float | None) -> Resources:
+        """What is to be used: so many in all where said, to which a cluster may grow; else what is there.
+
+        Raises UsageError where a local Ray has fewer, and where nothing is there and nothing said.
+        """
+        for option, asked, there in (("--cpus", cpus, self.cpus), ("--gpus", gpus, self.gpus)):
+            if self.local and asked is not None and asked > there:
+                raise UsageError(f"{option} {asked:g}: this machine has {there:g}; give --address for a cluster")
+        if not self.cpus and not self.gpus and cpus is None and gpus is None:
+            raise UsageError("the cluster has no worker yet; say with --gpus or --cpus how many it is to grow to")
+        return Resources(max(1, self.cpus if cpus is None else cpus), self.gpus if gpus is None else gpus, self.local)
 
 
 @contextmanager
@@ -85,7 +99,7 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         found = ray.cluster_resources()
-        yield Resources(max(1, int(found.get("CPU", 1))), float(found.get("GPU", 0)))
+        yield Resources(int(found.get("CPU", 0)), float(found.get("GPU", 0)), ours and target == "local")
     finally:
         if ours:
             ray.shutdown()
