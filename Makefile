@@ -6,12 +6,14 @@ INSTALLED := $(VENV)/.installed
 FILM := films/big_buck_bunny.mp4
 EXPORTS := data/exports/segmentation/data.yaml
 DEMO := out/demo
+PACK ?= packs/bbb
+ADDRESS ?= http://127.0.0.1:8265
 
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test chaos lint film data bench clean
+.PHONY: help install demo submit test chaos lint film data bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +28,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## label the bundled excerpt and write its report
 	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
+
+# What .gitignore and .rayignore name stays here; the rest goes along with the job.
+submit: $(INSTALLED) ## label FILMS into OUT on a cluster: make submit FILMS=s3://B/films OUT=s3://B/labels
+	@test -n "$(FILMS)" && test -n "$(OUT)" || { echo "make submit FILMS=… OUT=… [PACK=$(PACK)] [OPTIONS='--every 8'] [ADDRESS=$(ADDRESS)]" >&2; exit 2; }
+	RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . -- \
+	  python -m pipelines.label $(FILMS) --pack $(PACK) --out $(OUT) $(OPTIONS)
 
 test: lint ## lint, unit tests, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
