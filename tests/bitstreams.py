@@ -26,12 +26,12 @@ def write_fields(path: Path, frames: int, *, joined: bool) -> Path:
     raw = BytesIO(b"".join(field for pair in pairs for field in pair))
     with av.open(raw, format="h264") as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        stream.time_base = Fraction(1, 90000)
+        base = stream.time_base = Fraction(1, 90000)
         for number, pair in enumerate(pairs):
             for half, data in enumerate([b"".join(pair)] if joined else pair):
                 packet = av.Packet(data)
                 packet.pts = packet.dts = 3600 * number + 1800 * half
-                packet.time_base, packet.duration = stream.time_base, 3600 if joined else 1800
+                packet.time_base, packet.duration = base, 3600 if joined else 1800
                 packet.is_keyframe = number % _GROUP == 0 and half == 0
                 packet.stream = stream
                 target.mux(packet)

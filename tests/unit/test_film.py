@@ -15,7 +15,7 @@ import pytest
 from insideout.errors import FilmError, UsageError
 from insideout.film import Film, Sampling, open_film
 from insideout.spans import plan_reels
-from tests.media import NTSC_FILM, remux, write_film, write_sound
+from tests.media import NTSC_FILM, remux, write_film
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +94,6 @@ def test_text_is_no_film(suffix: str, tmp_path: Path) -> None:
     path.write_text("this is no film\n" * 100)
     with pytest.raises(FilmError, match="notes"):
         open_film(str(path))
-
-
-def test_sound_alone_is_no_film(tmp_path: Path) -> None:
-    with pytest.raises(FilmError, match="no video stream"):
-        open_film(str(write_sound(tmp_path / "song.mp4")))
-
-
-def test_an_empty_file_is_no_film(tmp_path: Path) -> None:
-    (tmp_path / "empty.mp4").touch()
-    with pytest.raises(FilmError, match="the file is empty"):
-        open_film(str(tmp_path / "empty.mp4"))
-
-
-def test_a_stream_without_frames_is_no_film(tmp_path: Path) -> None:
-    with pytest.raises(FilmError, match=r"none\.mkv: the video stream has zero frames"):
-        open_film(str(write_film(tmp_path / "none.mkv", 0, audio=True)))
-
-
-def test_a_stream_without_time_stamps_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FilmError, match=r"no time stamps.*ffmpeg -i"):
-        open_film(str(write_film(tmp_path / "raw.h264", 12)))
 
 
 def test_every_nth_frame_starts_at_the_first(path: Path) -> None:
