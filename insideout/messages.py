@@ -54,6 +54,11 @@ def shown(path: str) -> str:
     return printable(without_credentials(path), keep="")
 
 
+def in_markdown(text: str) -> str:
+    """A name as it stands in a table or a line of Markdown: no markup, no cell of its own, one line."""
+    return shown(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
 def fault_of_name(name: str) -> str:
     """Why a text cannot be the name of a character, an emotion or a pack, in words; empty if it can.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from insideout.errors import DataError
 from insideout.evaluation.segmenter import SegmenterScores, Share, evaluate_segmenter
+from insideout.messages import in_markdown
 from insideout.packs import Pack
 from insideout.store import Store
 
@@ -54,7 +55,7 @@ def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield "|---|---|---|---|---|---|"
     for name, row in found["average_precision"].items():
         figures = (f"{row[key]:.3f}" for key in ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95"))
-        yield f"| {name} | {row['instances']} | " + " | ".join(figures) + " |"
+        yield f"| {in_markdown(name)} | {row['instances']} | " + " | ".join(figures) + " |"
     yield ""
     yield f"| at confidence {found['confidence']:g} | | 95 % interval over shots | of |"
     yield "|---|---|---|---|"
@@ -63,7 +64,7 @@ def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield _row("false positives per 1,000 character-free frames", found["false_positives_per_1000_frames"], ".1f")
     yield _row("screen time found", found["screen_time_found"])
     for name, share in found["screen_time_found_by_character"].items():
-        yield _row(f"screen time found, {name}", share)
+        yield _row(f"screen time found, {in_markdown(name)}", share)
 
 
 def _row(name: str, share: Share, form: str = ".3f") -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from insideout.messages import in_markdown
 from insideout.store import Store
 
 #: Rows are called so on the screen and in table.md.
@@ -60,7 +61,7 @@ def screen_lines(found: Mapping[str, Any], out: Path) -> Iterable[str]:
 def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> Iterable[str]:
     """The lines of table.md."""
     models, looped = found["models"], set(found["bootstrap"]["resamples_of"].values())
-    yield f"# {found['title']}"
+    yield f"# {in_markdown(found['title'])}"
     yield ""
     yield (
         f"{_told(found['crops'], 'crop')} of {_told(found['shots'], 'shot')}. In brackets the 95 % percentile interval"
@@ -157,7 +158,7 @@ def _paired(title: str, found: Mapping[str, Any] | None) -> Iterable[str]:
 def _counter(found: Mapping[str, Any]) -> Iterable[str]:
     yield from ("## Against the stereotype", "")
     usual = ", ".join(f"{name}: {emotion}" for name, emotion in found["usual"].items())
-    yield f"Crops whose emotion is not the most frequent one of their character in training ({usual})."
+    yield f"Crops whose emotion is not the most frequent one of their character in training ({in_markdown(usual)})."
     if found["unknown_character"]:
         yield f"{_told(found['unknown_character'], 'crop')} of characters that are not in training have no part in it."
     yield ""
@@ -170,7 +171,8 @@ def _counter(found: Mapping[str, Any]) -> Iterable[str]:
         ([c["character"], c["emotion"], str(c["support"]), f"{c['recall']:.3f}"] for c in found["cells"]),
     )
     if worst := found["worst"]:
-        yield f"Worst among {found['worst_among']}: {worst['character']}, {worst['emotion']}, {worst['recall']:.3f}."
+        cell = in_markdown(f"{worst['character']}, {worst['emotion']}")
+        yield f"Worst among {found['worst_among']}: {cell}, {worst['recall']:.3f}."
         yield ""
 
 
@@ -179,7 +181,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        yield "| " + " | ".join(map(in_markdown, row)) + " |"
     yield ""
 
 
