@@ -8,13 +8,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from insideout.errors import FilmError, StorageError
 from insideout.objects import RangedFile, is_url, said, storage_errors
+from insideout.private import private_folder
 
 #: Films whose copies stay on a machine: the one that is read, and the next or the last.
 KEPT = 2
@@ -30,10 +30,11 @@ def local_copy(path: str, film: str, folder: Path | None = None) -> str:
     """
     if not is_url(path):
         return path
-    folder = folder or Path(tempfile.gettempdir()) / f"insideout-films-{os.getuid()}"
-    copy = folder / film
+    copy = Path(film)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = folder or private_folder("insideout-films")
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / film
         # One process copies and the others wait; the lock ends with the process, however that ends.
         with (folder / f".{film}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from insideout.errors import PackError
+from insideout.private import private_folder
 
 
-def set_ultralytics_environment(settings: Path | None = None, *, online: bool = False) -> None:
+def set_ultralytics_environment(settings: Path | None = None) -> None:
     """Switch off ultralytics' downloads, telemetry, auto-install and unsafe pickles.
 
     Should run before the first import of ultralytics in a process: where it was imported before, what
     it loads is made safe all the same, but downloads and telemetry stay as they were. `settings` is a
-    writable folder for its settings.json, one of this user by default; `online` lets it download, for
-    weights that were asked for by name.
+    writable folder for its settings.json, one of this user by default.
     """
-    settings = settings or _own_folder()
+    if settings is None:
+        try:
+            settings = private_folder("insideout-ultralytics")
+        except OSError:
+            settings = Path(tempfile.mkdtemp(prefix="insideout-ultralytics-"))
     settings.mkdir(parents=True, exist_ok=True)
     if tasks := sys.modules.get("ultralytics.nn.tasks"):
         tasks.SAFE_LOAD = True  # type: ignore[attr-defined]
     if utils := sys.modules.get("ultralytics.utils"):
         utils.SAFE_LOAD = True  # type: ignore[attr-defined]
     os.environ.update(
-        YOLO_OFFLINE="" if online else "1",
+        YOLO_OFFLINE="1",
         YOLO_AUTOINSTALL="0",
         YOLO_CONFIG_DIR=str(settings),
         ULTRALYTICS_SAFE_LOAD="1",
     )
     os.environ.setdefault("YOLO_VERBOSE", "0")
-
-
-def _own_folder() -> Path:
-    """A folder that only this user writes to, the same in all processes where that can be."""
-    folder = Path(tempfile.gettempdir()) / f"insideout-ultralytics-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    # Anyone can have made a folder of that name, or a link, in a place where all may write.
-    found = folder.lstat()
-    ours = stat.S_ISDIR(found.st_mode) and (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.getuid(), 0o700)
-    return folder if ours else Path(tempfile.mkdtemp(prefix="insideout-ultralytics-"))
 
 
 def load_segmentation_model(architecture: str, weights: Path, classes: int) -> Any:

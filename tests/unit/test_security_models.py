@@ -19,16 +19,18 @@ from typing import Any
 import pytest
 import torch
 
-from insideout import yolo
 from insideout.backbones import read_weights
-from insideout.errors import DataError, InsideoutError, PackError
+from insideout.copies import local_copy
+from insideout.errors import DataError, InsideoutError, PackError, StorageError
 from insideout.packing import PackRecipe, build_pack, read_segmenter
 from insideout.packs import load_pack, verify_pack
+from insideout.private import private_folder
 from insideout.recipes.crops import read_crops
 from insideout.recipes.emotion import EmotionTraining
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.segmenter import SegmenterRecipe, prepare_segmenter
 from insideout.recipes.segmenter_run import rewind
+from insideout.yolo import set_ultralytics_environment
 from tests.exports import write_export, write_yolo_export
 
 ROOT = Path(__file__).parents[2]
@@ -184,24 +186,32 @@ def test_every_way_to_ultralytics_loads_safely(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trap", ["link", "open to all", "file"])
 def test_a_folder_that_others_can_write_to_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str, excerpt: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = yolo._own_folder()
-    assert own == yolo._own_folder() == tmp_path / f"insideout-ultralytics-{os.getuid()}"
-    assert stat.S_IMODE(own.stat().st_mode) == 0o700
-    own.rmdir()
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    if trap == "link":
-        own.symlink_to(theirs)
-    elif trap == "file":
-        own.touch()
-    else:
-        own.mkdir()
-        own.chmod(0o777)
-    other = yolo._own_folder()
-    assert other.resolve() not in (own, theirs)
+    for use, name in (("settings", "insideout-ultralytics"), ("copies", "insideout-films")):
+        own = private_folder(name)
+        assert own == private_folder(name) == tmp_path / f"{name}-{os.getuid()}"
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        own.rmdir()
+        theirs = tmp_path / f"theirs-{use}"
+        theirs.mkdir()
+        if trap == "link":
+            own.symlink_to(theirs)
+        elif trap == "file":
+            own.touch()
+        else:
+            own.mkdir()
+            own.chmod(0o777)
+        with pytest.raises(OSError, match=f"{own} is not a folder of this user alone"):
+            private_folder(name)
+    with pytest.raises(StorageError, match=f"{own} is not a folder of this user alone; remove it, or set TMPDIR"):
+        local_copy(excerpt.as_uri(), "0" * 16)
+    monkeypatch.setenv("YOLO_CONFIG_DIR", "")
+    set_ultralytics_environment()
+    other = Path(os.environ["YOLO_CONFIG_DIR"])
+    assert other.parent == tmp_path
+    assert other.resolve() not in (own, theirs, tmp_path / f"insideout-ultralytics-{os.getuid()}")
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
 
 
