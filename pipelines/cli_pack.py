@@ -51,3 +51,15 @@ def pack_build(
         overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
         pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
     typer.echo(f"pack: {pack.path}, digest {pack.digest}")
+
+
+@pack_app.command("errors")
+def pack_errors(
+    pack: PackArgument,
+    unseen: Annotated[Path, typer.Option(help="unseen.parquet of the classifier's `train emotion --calibrate`.")],
+) -> None:
+    """Add to a pack how often its classifier reads each emotion as which; the pack's digest stays."""
+    from insideout.packing import add_errors
+
+    found = add_errors(pack, unseen)
+    typer.echo(f"errors: {found.confusion}, pack digest {found.digest}")

@@ -67,7 +67,7 @@ def analyse(
         tested = [always(screen, name, e, supports[name], errors, seed, resamples) for e in screen.emotions]
         tests += tested
         answers[name] = answer(own, next(test for test in tested if test.emotion == usual), supports[name])
-    tables, residuals = associations(screen, supports, seed, resamples, resamples - 1)
+    tables, residuals = associations(screen, supports, seed, resamples - 1)
     return Analysis(
         film=screen.film,
         seed=seed,

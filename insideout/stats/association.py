@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import ncx2
 
 from insideout.evaluation.intervals import TAIL
-from insideout.stats.clusters import LEAST, RESAMPLES, Floats, Ints, draws, generator
+from insideout.stats.clusters import LEAST, Floats, Ints, generator
 from insideout.stats.confusion import Support
 from insideout.stats.screen import Screen
 from insideout.stats.shares import by_screen_time, quoted
@@ -26,7 +28,7 @@ PERMUTATIONS = 9999
 class Association:
     """Character by emotion in one film, for `unit` shots or scenes.
 
-    `v` is the bias-corrected Cramér's V, 0 to 1, with its 95 % interval (basic bootstrap); `raw_v` the
+    `v` is the bias-corrected Cramér's V, 0 to 1, with its 95 % interval (`v_interval`); `raw_v` the
     uncorrected one; `p` of the permutation test. `seconds` are in the table, `uncertain` seconds are left
     out of it. `supported` where that holds for every character in it.
     """
@@ -76,7 +78,6 @@ def associations(
     screen: Screen,
     supports: dict[str, Support],
     seed: int = 0,
-    resamples: int = RESAMPLES,
     permutations: int = PERMUTATIONS,
 ) -> tuple[list[Association], list[Residual]]:
     """The table of all characters; where some are not supported and two or more are, that of these too.
@@ -91,7 +92,7 @@ def associations(
     cells: list[Residual] = []
     for names in groups:
         for unit in ("shots", "scenes") if screen.has_scenes else ("shots",):
-            one, residuals = _associate(screen, names, unit, supports, seed, resamples, permutations)
+            one, residuals = _associate(screen, names, unit, supports, seed, permutations)
             found.append(one)
             cells += residuals
     return found, cells
@@ -151,7 +152,6 @@ def _associate(
     unit: str,
     supports: dict[str, Support],
     seed: int,
-    resamples: int,
     permutations: int,
 ) -> tuple[Association, list[Residual]]:
     k = len(screen.emotions)
@@ -194,31 +194,31 @@ def _associate(
     p = float((1 + (null >= phi2 - 1e-12).sum()) / (permutations + 1))
     n = 1 + (rows - 1) * (columns - 1) / float(null.mean())
     v, raw = float(bergsma(phi2, rows, columns, n)), float(np.sqrt(phi2 / (min(rows, columns) - 1)))
-    low, high = _interval(shot, row, profile, len(names), (rows, columns, n, v, raw), rng, resamples)
+    low, high = v_interval(float(phi2), null, rows, columns)
     shown = [name for i, name in enumerate(screen.emotions) if (part.reading == i).any()]
     cells = _residuals(screen, names, shown, unit, table, dealt, supports)
     return told(clusters, v=v, low=low, high=high, raw_v=raw, p=p), cells
 
 
-def _interval(
-    cluster: Ints,
-    row: Ints,
-    profile: Floats,
-    characters: int,
-    found: tuple[int, int, float, float, float],
-    rng: np.random.Generator,
-    resamples: int,
-) -> tuple[float, float]:
-    """The basic bootstrap interval of V: in the resamples, the corrected V estimates the raw V of the film."""
-    rows, columns, n, v, raw = found
-    _, place = np.unique(cluster, return_inverse=True)
-    clusters = int(place.max()) + 1
-    sums = np.zeros((clusters, characters, profile.shape[1]))
-    np.add.at(sums, (place, row), profile)
-    tables = np.tensordot(draws(clusters, rng, resamples), sums, 1)
-    error = bergsma(phi_squared(tables), rows, columns, n) - raw
-    low, high = np.quantile(error, [TAIL, 1 - TAIL])
-    return float(np.clip(v - high, 0, 1)), float(np.clip(v - low, 0, 1))
+def v_interval(phi2: float, null: Floats, rows: int, columns: int) -> tuple[float, float]:
+    """The 95 % interval of Cramér's V of phi squared whose permutations are `null` float64 [n].
+
+    The values of V for which phi squared would not be in the 2.5 % at either end, as chi square with
+    noncentrality (Smithson 2003, Confidence Intervals, chapter 4), whose scale and degrees of freedom are
+    those that give `null` its mean and variance (Satterthwaite 1946). For intervals by bootstrap the
+    truth is below the lower end too often where V is small.
+    """
+    freedom = 2 * float(null.mean()) ** 2 / float(null.var())
+    scale = freedom / float(null.mean())
+    ends = []
+    for level in (1 - TAIL, TAIL):
+
+        def excess(noncentrality: float, level: float = level) -> float:
+            return float(ncx2.cdf(scale * phi2, freedom, max(noncentrality, 1e-12)) - level)
+
+        found = brentq(excess, 0, 4 * scale * phi2 + 100) if excess(0) > 0 else 0.0
+        ends.append(min(1.0, float(np.sqrt(found / scale / (min(rows, columns) - 1)))))
+    return ends[0], ends[1]
 
 
 def _residuals(

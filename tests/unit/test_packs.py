@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
@@ -14,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import PackError
 from insideout.evaluation.predictions import Predictions
-from insideout.packing import PackRecipe, build_pack, read_segmenter
+from insideout.packing import PackRecipe, add_errors, build_pack, read_segmenter
 from insideout.packs import Pack, describe, load_pack, verify_pack
 from insideout.recipes.scores import scores
+from insideout.stats.confusion import read_errors, support
 
 RECIPE = PackRecipe(
     name="test",
@@ -241,6 +243,68 @@ def test_uncertain_is_put_where_the_answers_above_it_are_right_often_enough(
     Predictions(crops, logits[::-1].copy()).write(checkpoint / "unseen.parquet")
     with pytest.raises(PackError, match="no certainty gives 99% right"):
         build_pack(tmp_path / "pack", segmenter, checkpoint, RECIPE.model_copy(update={"accuracy": 0.99}))
+
+
+@pytest.fixture
+def unseen(tmp_path: Path) -> Path:
+    """Predictions for six crops of two shots, as training keeps them; the last is below the threshold of the recipe."""
+    rows = [("Bunny", "1", "Angry", 2.0), ("Bunny", "1", "Angry", 2.0), ("Bunny", "2", "Happy", 1.5)]
+    rows += [("Frank", "1", "Happy", -2.0), ("Frank", "2", "Angry", 1.0), ("Frank", "2", "Angry", 0.0)]
+    crops = tuple(LabelledCrop(f"{i}", b"", e, film="f", shot=s, character=c) for i, (c, s, e, _) in enumerate(rows))
+    logits = np.array([[logit, 0.0] for *_, logit in rows], np.float32)
+    Predictions(CropList(("Angry", "Happy"), crops), logits, 1.5).write(tmp_path / "unseen.parquet")
+    return tmp_path / "unseen.parquet"
+
+
+def test_a_pack_counts_the_errors_that_training_has_kept(
+    segmenter: Path, emotion: Path, unseen: Path, tmp_path: Path
+) -> None:
+    checkpoint = shutil.copytree(emotion, tmp_path / "emotion")
+    without = build_pack(tmp_path / "pack", segmenter, checkpoint, RECIPE.model_copy(update={"uncertain_below": 0.6}))
+    assert without.confusion is None
+    shutil.copy(unseen, checkpoint)
+    built = build_pack(tmp_path / "pack", segmenter, checkpoint, RECIPE.model_copy(update={"uncertain_below": 0.6}))
+    assert built.confusion == built.path / "confusion.parquet"
+    rows = pq.read_table(built.confusion).to_pylist()
+    assert sum(row["crops"] for row in rows) == 6
+    told = {tuple(row[k] for k in ("character", "shot", "emotion", "guess", "answered")): row["crops"] for row in rows}
+    assert told["Bunny", "1", "Angry", "Angry", True] == 2
+    assert told["Bunny", "2", "Happy", "Angry", True] == 1
+    assert told["Frank", "1", "Happy", "Happy", True] == 1
+    assert told["Frank", "2", "Angry", "Angry", False] == 1
+    # It decides no row of a label table: runs of the pack without it go on.
+    assert built.digest == without.digest
+    assert "confusion.parquet` counts how 6 crops" in (built.path / "MODEL_CARD.md").read_text()
+
+
+def test_errors_are_added_to_a_pack_and_altered_ones_are_refused(copy: Path, unseen: Path) -> None:
+    before = load_pack(copy)
+    found = add_errors(copy, unseen)
+    assert (before.confusion, found.confusion) == (None, copy / "confusion.parquet")
+    assert found.digest == before.digest
+    whole = found.confusion.read_bytes()
+    content = bytearray(whole)
+    content[50] ^= 1
+    found.confusion.write_bytes(content)
+    with pytest.raises(PackError, match=r"confusion\.parquet: sha256 is"):
+        load_pack(copy)
+    found.confusion.unlink()
+    with pytest.raises(PackError, match=r"confusion\.parquet: missing"):
+        load_pack(copy)
+    found.confusion.write_bytes(whole)
+    crops = CropList(("Angry", "Sad"), (LabelledCrop("0", b"", "Sad"),))
+    Predictions(crops, np.zeros((1, 2), np.float32), 1.5).write(unseen)
+    with pytest.raises(PackError, match="other emotions"):
+        add_errors(copy, unseen)
+
+
+def test_the_bundled_pack_knows_its_errors(pack: Path) -> None:
+    loaded = load_pack(pack)
+    errors = read_errors(pq.read_table(loaded.confusion), loaded.emotion.classes)
+    assert errors.crops.sum() == 528
+    assert errors.characters == loaded.characters
+    assert support(errors, "Bunny", resamples=1000).supported is True
+    assert support(errors, "Gamera", resamples=1000).supported is False
 
 
 def test_the_card_tells_data_figures_limits_and_commands(built: Pack) -> None:

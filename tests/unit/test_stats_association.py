@@ -60,7 +60,7 @@ def test_where_characters_do_not_matter_little_is_found() -> None:
     values, raw = [], []
     for seed in range(80):
         film, _ = simulated_cast({n: Population(SHARES) for n in NAMES}, 30, np.random.default_rng(seed), mood=True)
-        (one,), residuals = associations(film, supports(), seed, 100, 199)
+        (one,), residuals = associations(film, supports(), seed, 199)
         rejected += one.p < 0.05
         cells += any(cell.differs for cell in residuals)
         values.append(one.v)
@@ -77,7 +77,7 @@ def test_the_association_that_was_put_in_is_found_with_its_size() -> None:
     values, holds, found = [], 0, 0
     for seed in range(60):
         film, _ = simulated_cast({n: Population(s) for n, s in shares.items()}, 50, np.random.default_rng(seed))
-        (one,), residuals = associations(film, supports(), seed, 200, 199)
+        (one,), residuals = associations(film, supports(), seed, 199)
         values.append(one.v)
         holds += one.low <= truth <= one.high
         cell = next(cell for cell in residuals if (cell.character, cell.emotion) == ("Joy", "emotion1"))
@@ -89,10 +89,10 @@ def test_the_association_that_was_put_in_is_found_with_its_size() -> None:
 
 def test_an_association_with_a_doubtful_character_is_marked_and_made_again_without() -> None:
     film, _ = simulated_cast({n: Population(SHARES) for n in NAMES}, 30, np.random.default_rng(0))
-    marked, residuals = associations(film, supports({"Anger": True, "Joy": True, "Sadness": False}), 0, 100, 99)
+    marked, residuals = associations(film, supports({"Anger": True, "Joy": True, "Sadness": False}), 0, 99)
     assert [sorted(one.characters) for one in marked] == [["Anger", "Joy", "Sadness"], ["Anger", "Joy"]]
     assert [one.supported for one in marked] == [False, True]
     assert {cell.supported for cell in residuals if cell.character == "Sadness"} == {False}
-    alone, _ = associations(film.of("Joy"), supports(), 0, 100, 99)
+    alone, _ = associations(film.of("Joy"), supports(), 0, 99)
     assert alone[0].v is None
     assert "fewer than two characters" in alone[0].why
