@@ -135,7 +135,10 @@ def resume(
     minutes: Minutes = None,
     address: Address = None,
 ) -> None:
-    """Go on with a sweep that was interrupted: the same trials, none that is finished again."""
+    """Go on with a sweep that was interrupted: the same trials, none that is finished again.
+
+    Only in a folder of your own: Ray Tune unpickles what it left there.
+    """
     from insideout.store import Store
     from tune.sweep import read_sweep
 
