@@ -1,6 +1,6 @@
 """How often the intervals of `insideout analyse` hold the truth, on simulated films whose truth is known.
 
-    python -m benchmarks.coverage            # some three minutes on one core; writes benchmarks/coverage.json
+    python -m benchmarks.coverage            # two to three minutes of CPU; writes benchmarks/coverage.json
 
 Every line of the result is many films drawn from one population (`insideout.stats.simulated`). `holds`
 is the share of films whose 95 % interval holds the true share, over all emotions together and for each
