@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2_contingency
 
 from insideout.stats.always import always
 from insideout.stats.association import associations, phi_squared
@@ -104,17 +105,20 @@ def association_figures(films: int, seed: int) -> dict[str, Any]:
     supports = dict.fromkeys(names, TRUSTED)
     found: dict[str, Any] = {}
     for mood in (False, True):
-        tests = cells = 0
+        tests = cells = frames = 0
         values = []
         for rng in _films(films, seed):
             film, _ = simulated_cast({name: Population(SHARES) for name in names}, 40, rng, mood=mood)
+            counts = sums(film.character, np.eye(K)[film.reading])
+            frames += chi2_contingency(counts[:, counts.sum(0) > 0]).pvalue < 0.05
             (one,), residuals = associations(film, supports, int(rng.integers(2**31)), 399)
             tests += (one.p or 1) < 0.05
             cells += any(cell.differs for cell in residuals)
             values.append((one.v or 0.0, one.raw_v or 0.0))
         corrected, raw = np.mean(values, axis=0).tolist()
         found["no association, " + ("one mood a shot" if mood else "a mood each")] = {
-            "films": films, "rejected": tests / films, "any_residual": cells / films, "v": corrected, "raw_v": raw,
+            "films": films, "rejected": tests / films, "any_residual": cells / films,
+            "chi_square_on_frames_rejected": frames / films, "v": corrected, "raw_v": raw,
         }  # fmt: skip
     for effect, apart, shots in (
         ("strong", ((0.7, 0.1, 0.1, 0.05, 0.05), (0.1, 0.6, 0.1, 0.1, 0.1), (0.2,) * K), 30),
