@@ -134,6 +134,21 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
 
 
 @pytest.mark.chaos
+def test_a_film_that_is_copied_first_gives_the_same_table(
+    proxy: FaultProxy, usual: Path, pack: Path, excerpt: Path, tmp_path: Path
+) -> None:
+    out = f"s3://{BUCKET}/copied"
+    options = ("--pack", pack, "--out", out, "--every", "24", "--no-report", "--copy-films")
+    done = insideout("label", FILM, *options, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    same_tables(out, usual)
+    (film,) = Store(out).read_table("films.parquet").to_pylist()
+    assert film["path"] == FILM
+    (copy,) = tmp_path.glob(f"insideout-*/**/{film['film']}")
+    assert copy.read_bytes() == excerpt.read_bytes()
+
+
+@pytest.mark.chaos
 def test_a_driver_killed_at_any_request_goes_on(proxy: FaultProxy, usual: Path, pack: Path) -> None:
     out, dice = f"s3://{BUCKET}/killed", random.Random(1)
     command = [*INSIDEOUT, "label", FILM, "--pack", str(pack), "--out", out, "--every", "24", "--no-report"]
