@@ -43,7 +43,7 @@ def local_copy(path: str, film: str, folder: Path | None = None) -> str:
             os.utime(copy)
         _forget(folder)
     except storage_errors() as error:
-        raise StorageError(f"{path}: cannot be copied to this machine ({said(error)}); run again when it can") from error
+        raise StorageError(f"{path}: cannot be copied to this machine ({said(error)}); run again") from error
     return str(copy)
 
 
