@@ -111,7 +111,9 @@ def test_pictures_that_become_too_large_on_the_way_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from insideout import film as films
-    from insideout.decode import read_frames
+    from insideout.decode import decode
+    from insideout.pictures import LOST
+    from insideout.spans import plan_reels
 
     def tall(number: int) -> np.ndarray:
         return np.full((72 if number < 12 else 720, 128, 3), 9 * number, np.uint8)
@@ -128,10 +130,18 @@ def test_pictures_that_become_too_large_on_the_way_are_not_decoded(
             packet.time_base = Fraction(1, 1000)
             film.mux(packet)
     path = str(tmp_path / "both.mkv")
-    assert open_film(path).frames == 24
-    assert len(list(read_frames(path, range(24)))) == 24
+    film = open_film(path)
+    (reel,) = plan_reels(film, Sampling(every=1).ordinals(film))
+    assert film.frames == 24
+
+    def reasons() -> list[str | None]:
+        return [reason for span in decode(reel) for reason in span.reasons]
+
+    seen = reasons()
+    assert seen[:12] == ["black"] * 12
+    assert all("128x720" in str(reason) for reason in seen[12:]), seen[12:]
     monkeypatch.setattr(films, "MOST_PIXELS", 128 * 72 * 2)
-    assert [ordinal for ordinal, _ in read_frames(path, range(24))] == list(range(12))
+    assert reasons() == seen[:12] + [LOST] * 12
 
 
 def test_a_film_that_claims_to_last_for_ages_costs_no_more(tmp_path: Path) -> None:
