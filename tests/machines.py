@@ -80,12 +80,19 @@ class Machine:
 
     def command(self, *words: object) -> list[str]:
         """What runs a command on this machine, in the folder of the project."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        while not (first := children.read_text().split() if children.exists() else []):
+        while not (first := self._children()):
             self.boot_again_if_too_slow()
             time.sleep(0.05)
         inside = ["nsenter", "--target", first[0], "--mount", "--uts", "--net", "--pid"]
         return [*inside, "env", f"--chdir={ROOT}", *map(str, words)]
+
+    def _children(self) -> list[str]:
+        """Process ids, as this machine sees them, of what was started in the namespaces."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return listed.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
 
     def run(self, *words: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command on this machine to its end."""

