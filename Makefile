@@ -39,7 +39,7 @@ test: lint ## lint, unit tests, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
 	$(BIN)/python -m pytest tests/ray -m "not chaos"
 
-chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (half an hour)
+chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (an hour)
 	$(BIN)/python -m pytest tests/unit -n 2 -m chaos
 	$(BIN)/python -m pytest tests/ray -m chaos
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.ray
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)  # three rounds of starting models, and a retry
 def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     usual: Path, excerpt: Path, pack: Path, tmp_path: Path
