@@ -53,6 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.chaos
 def test_a_segmenter_is_swept_as_a_classifier_is(tmp_path: Path) -> None:
     data = write_yolo_export(tmp_path / "export")
     sweep = Sweep("segmenter", (str(data),), None, SEGMENTER, 3, rule="none")
