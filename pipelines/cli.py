@@ -194,7 +194,7 @@ def _run_label(
     if manifest["counts"]["failed"]:
         typer.echo(f"some frames failed: {out}/frames has the reasons; `insideout retry {out}` tries them again")
     if manifest["unfinished"]:
-        typer.echo(f"films of this folder still to be done, by another run: {manifest['unfinished']}")
+        typer.echo(f"films of this folder that other runs have begun and not finished: {manifest['unfinished']}")
     typer.echo(f"label table: {out}")
 
 

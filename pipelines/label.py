@@ -233,7 +233,7 @@ def _all_spans(
         plans = [plan for plan, missing in found if missing]
         if plans:
             count = sum(missing for _, missing in found)
-            print(f"spans whose process died, labelled {how}: {count}", file=sys.stderr, flush=True)
+            print(f"spans that were not finished, labelled {how}: {count}", file=sys.stderr, flush=True)
             yield from again(plans, job, resources, gpus_per_actor)
 
 

@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
+
+import pytest
+import s3fs
+from fsspec.config import conf, set_conf_env
+
+from tests.object_storage import s3_server
 
 #: The name of a fault for a request, or None to pass it on: method, path and number of the request.
 Fault = Callable[[str, str, int], "str | None"]
@@ -39,6 +46,24 @@ class FaultProxy:
     fault: Fault = lambda method, path, number: None
     hits: Counter[str] = field(default_factory=Counter)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def faulty_s3(folder: Path) -> Iterator[FaultProxy]:
+    """An S3 server behind a proxy, which this process and those it starts use for s3:// meanwhile."""
+    with (
+        s3_server(folder) as environment,
+        fault_proxy(environment["FSSPEC_S3_ENDPOINT_URL"]) as proxy,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        environment["FSSPEC_S3_ENDPOINT_URL"] = proxy.url
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setitem(conf, "s3", {})
+        set_conf_env(conf, environment)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     # A span that waited for the same process may be among them; its rows are the same either way.
-    assert "spans whose process died, labelled frame by frame: " in done.stderr
+    assert "spans that were not finished, labelled frame by frame: " in done.stderr
     frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
     assert frames[bad]["status"] == "failed"
     assert frames[bad]["reason"] == "segment: the process was ended by SIGKILL"

@@ -15,9 +15,9 @@ import pytest
 import s3fs
 
 from insideout.store import Store
-from tests.fault_proxy import FaultProxy, fault_proxy
+from tests.fault_proxy import FaultProxy, faulty_s3
 from tests.labelling import INSIDEOUT, TABLES, busy, insideout, label, table
-from tests.object_storage import BUCKET, s3_server
+from tests.object_storage import BUCKET
 
 pytestmark = pytest.mark.ray
 
@@ -26,23 +26,10 @@ FILM = f"s3://{BUCKET}/films/excerpt.mp4"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, excerpt: Path) -> Iterator[FaultProxy]:
-    """A server that holds the excerpt; this process and those it starts reach it through the proxy."""
-    from fsspec.config import conf, set_conf_env
-
-    with (
-        s3_server(tmp_path_factory.mktemp("weed") / "data") as environment,
-        fault_proxy(environment["FSSPEC_S3_ENDPOINT_URL"]) as proxy,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        environment["FSSPEC_S3_ENDPOINT_URL"] = proxy.url
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.setitem(conf, "s3", {})
-        set_conf_env(conf, environment)
-        s3fs.S3FileSystem.clear_instance_cache()
+    """A server that holds the excerpt."""
+    with faulty_s3(tmp_path_factory.mktemp("weed") / "data") as proxy:
         s3fs.S3FileSystem().put_file(str(excerpt), FILM)
         yield proxy
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from insideout.film import Film, Sampling, open_film
 from insideout.sources import find_films
 from insideout.spans import plan_reels
 from insideout.store import Store
-from tests.fault_proxy import FaultProxy, fault_proxy
+from tests.fault_proxy import FaultProxy, faulty_s3
 from tests.media import numbered, write_film
-from tests.object_storage import BUCKET, s3_server
+from tests.object_storage import BUCKET
 
 _BLOCK = 8 * 1024
 FILM = f"s3://{BUCKET}/in/film.mkv"
@@ -38,18 +38,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, here: Path) -> Iterator[FaultProxy]:
-    with (
-        s3_server(tmp_path_factory.mktemp("weed") / "data") as environment,
-        fault_proxy(environment["FSSPEC_S3_ENDPOINT_URL"]) as proxy,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        from fsspec.config import conf, set_conf_env
-
+    with faulty_s3(tmp_path_factory.mktemp("weed") / "data") as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "BLOCK_BYTES", _BLOCK)
-        patch.setitem(conf, "s3", {})
-        set_conf_env(conf, environment | {"FSSPEC_S3_ENDPOINT_URL": proxy.url})
-        fs = s3fs.S3FileSystem()
-        fs.put_file(str(here), FILM)
+        s3fs.S3FileSystem().put_file(str(here), FILM)
         yield proxy
 
 
