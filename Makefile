@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo submit test chaos lint film data bench clean
+.PHONY: help install browser demo submit test chaos lint film data bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
+browser: ## Chromium for the tests of pages, from Debian's packages where it is missing
+	@command -v "$${CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome || \
+	  { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
+	  { echo "no Chromium: install it, or name one by CHROMIUM=PATH" >&2; exit 1; }
+
 demo: $(INSTALLED) ## label the bundled excerpt and write its report
 	$(BIN)/insideout label data/excerpt/big_buck_bunny_excerpt.mp4 --pack packs/bbb --out $(DEMO) --crops
 
@@ -35,8 +40,9 @@ submit: $(INSTALLED) ## label FILMS into OUT on a cluster: make submit FILMS=s3:
 	RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . -- \
 	  python -m pipelines.label $(FILMS) --pack $(PACK) --out $(OUT) $(OPTIONS)
 
-test: lint ## lint, unit tests, then tests on a local Ray
+test: lint browser ## lint, unit tests, tests in a browser, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
+	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest tests/ray -m "not chaos"
 
 chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (an hour)
