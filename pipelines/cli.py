@@ -170,14 +170,16 @@ def _run_label(
     from insideout.film import open_video
     from pipelines.cluster import connected
     from pipelines.label import label as run_label
-    from pipelines.progress import FrameProgress
+    from pipelines.progress import Tally
     from pipelines.summary import run_lines
 
     target = absolute(out)
     for path in paths[:_PROBED]:
         with open_video(path):
             pass
-    with FrameProgress("labelling") as progress, connected(address) as there:
+    with Tally("looking at films", "films") as looked, Tally("labelling") as progress, connected(address) as there:
+        if len(paths) > 1:
+            looked.start(len(paths))
         manifest = run_label(
             paths,
             str(pack.resolve()),
@@ -186,6 +188,7 @@ def _run_label(
             there.asked(cpus, gpus),
             gpus_per_actor=gpus_per_actor,
             copy_films=copy_films,
+            on_film=looked.advance,
             on_plan=lambda outlook: progress.start(outlook["frames"]),
             on_span=lambda line: progress.advance(line["frames"]),
         )

@@ -54,10 +54,12 @@ _BLOCK_BYTES = 1
 _WAVE_SPANS = 250_000
 #: So many films are compared with the output folder side by side.
 _READERS = 16
-#: A span whose process died is tried again so often in company, before it is labelled alone.
+#: A span whose process or machine was lost is tried again so often in company, before it is labelled alone.
 _RETRIES = 1
 #: A process that works on one span for longer than this, in seconds, is taken to hang and ended.
 _PATIENCE = float(os.environ.get("INSIDEOUT_SPAN_SECONDS", "900"))
+#: While films are looked at, it is said every so many seconds how far that is.
+_LOOK_S = 1.0
 Row = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
 
@@ -164,21 +166,22 @@ def label(
     *,
     gpus_per_actor: float = 0.5,
     copy_films: bool = False,
+    on_film: Callable[[int], None] | None = None,
     on_plan: Report | None = None,
     on_span: Report | None = None,
 ) -> dict[str, Any]:
     """Label films into `out` and return the manifest; `ray` must be connected.
 
     `copy_films` copies a film on storage to each machine that decodes it, instead of reading it by range.
-    `on_plan` gets the frames and spans to do once they are known, `on_span` a line for each span or
-    reel committed. Raises the errors of planning before anything starts, and IncompleteError when spans
-    are still missing after all attempts.
+    `on_film` is told how many more films have been looked at, `on_plan` gets the frames and spans to do
+    once they are known, `on_span` a line for each span or reel committed. Raises the errors of planning
+    before anything starts, and IncompleteError when spans are still missing after all attempts.
     """
     start = time.monotonic()
     pack = _with_settings(load_pack(pack_path), settings)
     store = Store(out)
     job = Job(pack_path, out, settings, fingerprint(pack, settings), "cuda" if resources.gpus else "cpu", copy_films)
-    outlooks = plan_films(films, job)
+    outlooks = plan_films(films, job, on_film)
     plans = [film.plan for film in outlooks]
     open_output(store, pack, settings, plans)
     store.remove("_SUCCESS")
@@ -278,6 +281,7 @@ def run(
     """
     if not plans:
         return
+    spans = sum(plan.spans for plan in plans)  # more processes than this would load the models for nothing
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
     context.max_errored_blocks = -1  # a dead span must not end the run; it is missed and tried again
@@ -295,11 +299,11 @@ def run(
             missing_reels, fn_kwargs={"job": job, "alone": alone}, compute=few, num_cpus=0, **task
         )
         if job.device == "cuda":
-            pool = ActorPoolStrategy(size=max(1, int(resources.gpus / gpus_per_actor)))
+            pool = ActorPoolStrategy(size=max(1, min(int(resources.gpus / gpus_per_actor), spans)))
             dataset = dataset.map_batches(decode_reel, fn_kwargs={"job": job}, num_cpus=1, **task)
             dataset = dataset.map_batches(Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, **actor)
         else:
-            pool = ActorPoolStrategy(size=resources.cpus)
+            pool = ActorPoolStrategy(size=min(resources.cpus, spans))
             dataset = dataset.map_batches(DecodeAndLabel, compute=pool, num_cpus=1, **actor)
     for row in dataset.iter_rows():
         if row["error"]:
@@ -307,8 +311,11 @@ def run(
         yield row
 
 
-def plan_films(films: list[str], job: Job) -> list[Outlook]:
-    """Probe and index all films, side by side; one FilmError names every film that cannot be read."""
+def plan_films(films: list[str], job: Job, on_film: Callable[[int], None] | None = None) -> list[Outlook]:
+    """Probe and index all films, side by side; one FilmError names every film that cannot be read.
+
+    `on_film` is told how many more are done.
+    """
 
     def plan(path: str) -> Outlook | InsideoutError:
         try:
@@ -320,7 +327,13 @@ def plan_films(films: list[str], job: Job) -> list[Outlook]:
         found = [plan(films[0])]
     else:
         task = ray.remote(num_cpus=0.5)(plan)
-        found = ray.get([task.remote(path) for path in films])
+        started = waiting = [task.remote(path) for path in films]
+        while waiting:
+            few = min(len(waiting), _READERS)
+            done, waiting = ray.wait(waiting, num_returns=few, timeout=_LOOK_S, fetch_local=False)
+            if on_film:
+                on_film(len(done))
+        found = ray.get(started)
     errors = [item for item in found if isinstance(item, InsideoutError)]
     unreadable = [str(error) for error in errors if isinstance(error, FilmError)]
     if unreadable:

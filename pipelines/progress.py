@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _LOG_EVERY_S = 10.0
 
 
-class FrameProgress:
-    """Counts frames towards a total, on standard error."""
+class Tally:
+    """Counts frames, or films, towards a total, on standard error."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._done, self._total = what, 0, 0
+    def __init__(self, what: str, unit: str = "frames") -> None:
+        self._what, self._unit, self._done, self._total = what, unit, 0, 0
         self._start = self._said = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -24,12 +24,12 @@ class FrameProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.1f} frames/s"),
+                TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
 
-    def __enter__(self) -> FrameProgress:
+    def __enter__(self) -> Tally:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -39,24 +39,27 @@ class FrameProgress:
             self._say()
 
     def start(self, total: int) -> None:
-        """Begin counting towards `total` frames."""
+        """Begin counting towards `total`."""
         self._total = total
         self._start = self._said = time.monotonic()
         if self._bar and total:
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=total, rate=0.0)
 
-    def advance(self, frames: int) -> None:
-        """Count frames that are done."""
-        self._done += frames
+    def advance(self, more: int) -> None:
+        """Count what is done."""
+        self._done += more
         now = time.monotonic()
         rate = self._done / max(1e-6, now - self._start)
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=rate)
+            if self._done == self._total:
+                self._bar.stop()  # there can be one bar at a time, and another count may follow
         elif now - self._said >= _LOG_EVERY_S or self._done == self._total:
             self._said = now
             self._say()
 
     def _say(self) -> None:
         rate = self._done / max(1e-6, time.monotonic() - self._start)
-        print(f"{self._what}: {self._done}/{self._total} frames, {rate:.1f} frames/s", file=sys.stderr, flush=True)
+        of = f"{self._done}/{self._total} {self._unit}"
+        print(f"{self._what}: {of}, {rate:.1f} {self._unit}/s", file=sys.stderr, flush=True)

@@ -174,6 +174,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, films: Path, pack: Pat
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     done = insideout("label", films, "--pack", pack, "--out", out, *EVERY, timeout=600)
     assert done.returncode == 0, done.stderr
+    count = len(list(films.iterdir()))
+    assert f"looking at films: {count}/{count} films" in done.stderr
     return out
 
 
