@@ -27,6 +27,8 @@ from insideout.tracks import Sighting, decide, fuse, link, vote
 
 #: A characters file is closed when it holds about this many bytes of rows.
 _FILE_BYTES = 64 * 1024 * 1024
+#: Readers of a stretch of the film read whole row groups: a minute or two of one, not an hour.
+_GROUP_ROWS = 1024
 #: So many ledgers are looked at side by side, since storage answers late rather than slowly.
 _READERS = 16
 _SUMMARY_KEY = b"insideout.summary"
@@ -303,5 +305,5 @@ class _CharacterFiles:
 
     def _flush(self) -> None:
         table = pa.concat_tables(self._tables or [self._schema.empty_table()])
-        self._store.write_table(f"{self._prefix}/part-{self._files:05d}.parquet", table)
+        self._store.write_table(f"{self._prefix}/part-{self._files:05d}.parquet", table, _GROUP_ROWS)
         self._tables, self._files, self._bytes = [], self._files + 1, 0

@@ -119,9 +119,9 @@ class Store:
         """Write a value as indented JSON."""
         self.write(key, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
-    def write_table(self, key: str, table: pa.Table) -> None:
-        """Write a table as Parquet, Zstandard-compressed."""
-        self.write(key, table_bytes(table))
+    def write_table(self, key: str, table: pa.Table, group_rows: int | None = None) -> None:
+        """Write a table as Parquet, Zstandard-compressed, in row groups of so many rows."""
+        self.write(key, table_bytes(table, group_rows))
 
     def read(self, key: str) -> bytes:
         """Read all bytes of a key; raises StorageError."""
@@ -183,9 +183,9 @@ class Store:
             raise StorageError(f"cannot {verb} {where}: {said(error)}; check it and run again") from error
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file, Zstandard-compressed."""
+def table_bytes(table: pa.Table, group_rows: int | None = None) -> bytes:
+    """A table as a Parquet file, Zstandard-compressed, in row groups of so many rows (None: pyarrow's own choice)."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=group_rows)
     data: bytes = sink.getvalue().to_pybytes()
     return data

@@ -153,10 +153,10 @@ def screen_of(
     if lost := sorted(set(shot.tolist()) - set(bounds)):
         raise OutputError(f"film {film}: shot {lost[0]} of the ledger is not in shots/; label again into a new folder")
     begin, units = standing(pts, shot, bounds)
-    sources = _sources(ordinals.tolist(), ledger["status"].to_pylist(), ledger["reason"].to_pylist())
+    frame_sources = sources(ordinals.tolist(), ledger["status"].to_pylist(), ledger["reason"].to_pylist())
     place = {ordinal: i for i, ordinal in enumerate(ordinals.tolist())}
     shown: dict[int, list[int]] = {}
-    for i, source in enumerate(sources):
+    for i, source in enumerate(frame_sources):
         if source is not None:
             shown.setdefault(source, []).append(i)
     rows = characters.sort_by([("ordinal", "ascending"), ("track", "ascending")])
@@ -213,7 +213,7 @@ def standing(pts: Ints, shot: Ints, bounds: dict[int, tuple[int, int]]) -> tuple
     return begin, units
 
 
-def _sources(ordinals: list[int], statuses: list[str], reasons: list[str | None]) -> list[int | None]:
+def sources(ordinals: list[int], statuses: list[str], reasons: list[str | None]) -> list[int | None]:
     """The frame whose rows each frame shows; None where it shows nobody or it is not known."""
     found: dict[int, int | None] = {}
     for ordinal, status, reason in zip(ordinals, statuses, reasons, strict=True):
