@@ -12,6 +12,7 @@ import typer
 from insideout.errors import InsideoutError, UsageError
 from insideout.messages import LEFT_OUT, shown
 from pipelines.cli_analyse import analyse
+from pipelines.cli_answer import ask
 from pipelines.cli_data import data_app
 from pipelines.cli_pack import pack_app
 from pipelines.cli_train import absolute, train_app
@@ -35,6 +36,7 @@ for found in entry_points(group="insideout.commands"):
 app.command()(split)
 app.command()(evaluate)
 app.command()(analyse)
+app.command()(ask)
 
 #: So many films are opened before Ray is started, so that a wrong path is answered at once.
 _PROBED = 16
