@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import defaultdict
 from html.parser import HTMLParser
+from typing import Any
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -45,7 +48,7 @@ class Page(HTMLParser):
             self.caption = None
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.text += data
         if self.open and self.open[-1] == "caption":
@@ -68,6 +71,14 @@ class Page(HTMLParser):
             [next((float(v) for kind, v in cell if kind == "value"), None) for cell in row]
             for row in self.tables[caption][which]
         ]
+
+
+def data_of(html: str) -> dict[str, Any]:
+    """The plain data that a report holds for its script."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found is not None
+    content: dict[str, Any] = json.loads(found.group(1))
+    return content
 
 
 def _text(cell: list[tuple[str, str | None]]) -> str:

@@ -1,249 +1,177 @@
-"""Aggregate the label table of one film: ledger, screen time, timelines, and the crops worth showing.
-
-All times are summed as whole units of the film's time base and become seconds at the very end.
-"""
+"""Every figure of the page that opens its frames: what it says, which frames it shows, which rows it is made of."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import Any
 
-from insideout.report.tables import UNCERTAIN, FilmTables, SampledFrame, Sighting
+import numpy as np
 
-STATUSES = ("labelled", "dropped", "failed")
-NOBODY = "labelled, but no character"
-_DUPLICATE = "duplicate_of:"
+from insideout.report import words
+from insideout.report.findings import Verdict
+from insideout.report.frames import Frames
+from insideout.stats.analysis import Analysis
+from insideout.stats.answers import interval
+from insideout.stats.screen import Ints, Screen
+from insideout.stats.shares import Share
+from insideout.stats.together import Together
+from insideout.stats.transitions import Transition
 
-
-@dataclass(frozen=True)
-class LedgerLine:
-    """How many sampled frames share a status and a reason, and how much film time they cover."""
-
-    status: str
-    reason: str | None
-    frames: int
-    seconds: float
-    details: tuple[tuple[str, int], ...]  # full reasons behind a shortened one, most frequent first
+#: Rows of the tables of transitions and of company, for each character.
+_ROWS = 8
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """What became of each sampled frame; `problems` names every sum that is off."""
+class Figure:
+    """A figure in words, the places of its frames, how many `rows` of the screen it is made of, and which.
 
-    sampled: int
-    totals: dict[str, int]
-    seconds: dict[str, float]
-    lines: tuple[LedgerLine, ...]
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Film time in units of the time base, and how long each sampled frame stands on the screen.
-
-    `spans` maps a sampled ordinal to the time until the next sampled frame (the last: until the film
-    ends). `shown` maps an ordinal with labels to its own span plus those of its duplicates. `rest`
-    maps a reason to the spans that carry no labels; `shown` and `rest` together are all of `spans`.
-    `ends` maps an ordinal with labels to the time at which the last frame it stands for ends.
+    `character` and `emotion` choose its stretches, `tracks` where it is made of these only.
     """
 
-    time_base: Fraction
-    start: int
-    end: int
-    spans: dict[int, int]
-    shown: dict[int, int]
-    rest: dict[str, int]
-    ends: dict[int, int]
-
-    def seconds(self, units: int | Fraction) -> float:
-        """Convert a length of time from time base units to seconds."""
-        return float(units * self.time_base)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """One track of one character on the timeline; times in units of the time base."""
-
+    title: str
+    said: str
+    frames: list[int]
+    rows: int
+    condition: str
     character: str
-    track: int
-    shot: int
-    start: int
-    end: int
-    emotion: str
-    shown: int
-    frames: int
-    lane: int
+    emotion: str | None = None
+    tracks: list[int] | None = None
 
 
-def reason_of(frame: SampledFrame) -> str | None:
-    """Shorten a reason to its kind: `duplicate_of:12` to `duplicate`, `decode: text` to `decode`."""
-    if frame.reason is None:
-        return None
-    return "duplicate" if frame.reason.startswith(_DUPLICATE) else frame.reason.split(":", 1)[0].strip()
+class Figures:
+    """The figures of one film by number; a number names a figure in the page.
+
+    `cells` has the number of each character and emotion; `transitions` and `together` are rows worth
+    showing with their numbers, `gaps` the longest stretch without its usual emotion by character.
+    """
+
+    def __init__(self, analysis: Analysis, found: Sequence[Verdict], frames: Frames) -> None:
+        self.all: list[Figure] = []
+        self._analysis, self._frames = analysis, frames
+        self.cells = {(row.character, row.emotion): self._add(_share(row, frames)) for row in analysis.shares}
+        self.gaps: dict[str, int] = {}
+        for one in found:
+            if one.always.start_ordinal is not None and one.always.end_ordinal is not None:
+                self.gaps[one.character] = self._add(_gap(one, frames, analysis.screen))
+        names = [one.character for one in found]
+        self.transitions = {name: self._transitions(name) for name in names}
+        self.together = {name: self._together(name) for name in names}
+        del self._frames
+
+    def _add(self, figure: Figure) -> int:
+        self.all.append(figure)
+        return len(self.all) - 1
+
+    def _transitions(self, name: str) -> list[tuple[Transition, int]]:
+        own = [row for row in self._analysis.transitions if row.character == name and row.emotion != "*" and row.count]
+        own.sort(key=lambda row: (not row.differs, -abs(row.count - row.expected)))
+        return [(row, self._add(_transition(row, self._frames))) for row in own[:_ROWS]]
+
+    def _together(self, name: str) -> list[tuple[list[Together], list[int]]]:
+        """The rows of each companion, the longest met first, with their numbers."""
+        groups: dict[str, list[Together]] = {}
+        for row in self._analysis.together:
+            if row.character == name:
+                groups.setdefault(row.other, []).append(row)
+        ranked = sorted(groups.values(), key=lambda rows: -rows[0].company)[:_ROWS]
+        own = self._analysis.screen.of(name)
+        found = []
+        for rows in ranked:
+            part = own.take(np.isin(own.ordinal, self._met(name, rows[0].other)))
+            found.append((rows, [self._add(_company(row, self._frames, part)) for row in rows]))
+        return found
+
+    def _met(self, name: str, other: str) -> Ints:
+        """The frames in which a character is with another, or alone."""
+        screen = self._analysis.screen
+        if other:
+            return np.unique(screen.ordinal[screen.character == screen.characters.index(other)])
+        mine = screen.character == screen.characters.index(name)
+        return np.setdiff1d(screen.ordinal[mine], screen.ordinal[~mine])
+
+    def data(self) -> list[list[Any]]:
+        """As the page's script reads them: title, said, frames, rows, condition, character, emotion, tracks."""
+        return [[f.title, f.said, f.frames, f.rows, f.condition, f.character, f.emotion, f.tracks] for f in self.all]
+
+    def shares(self, characters: dict[str, int], readings: dict[str, int]) -> list[list[Any]]:
+        """Rows of the chart of shares: character, emotion, share, low, high, seconds, number of the figure."""
+        return [
+            [
+                characters[row.character],
+                readings[row.emotion],
+                *(None if value is None else round(value, 4) for value in (row.share, *row.widest)),
+                round(row.seconds, 1),
+                self.cells[row.character, row.emotion],
+            ]
+            for row in self._analysis.shares
+        ]
 
 
-def clock(tables: FilmTables) -> Clock:
-    """Work out how long each sampled frame stands, and which frame its labels come from."""
-    facts, frames = tables.facts, tables.frames
-    start = min([shot.start_pts for shot in tables.shots] + [frames[0].pts])
-    if tables.shots:
-        end = max(shot.end_pts for shot in tables.shots)
-    else:
-        end = start + round(Fraction(facts.duration_s) / facts.time_base)
-    end = max(end, frames[-1].pts)
-    following = [frame.pts for frame in frames[1:]] + [end]
-    spans = {frame.ordinal: after - frame.pts for frame, after in zip(frames, following, strict=True)}
-    by_ordinal = {frame.ordinal: frame for frame in frames}
-    peopled = {sighting.ordinal for sighting in tables.sightings}
-    shown: dict[int, int] = defaultdict(int)
-    rest: dict[str, int] = defaultdict(int)
-    ends: dict[int, int] = {}
-    for frame in frames:
-        span = spans[frame.ordinal]
-        source = _source(frame, by_ordinal)
-        if source is None:
-            rest["duplicate of a frame that is not in the ledger"] += span
-        elif source.ordinal in peopled and source.status == "labelled":
-            shown[source.ordinal] += span
-            ends[source.ordinal] = max(ends.get(source.ordinal, 0), frame.pts + span)
-        elif source.status == "labelled":
-            rest[NOBODY] += span
-        else:
-            rest[f"{source.status}: {reason_of(source) or 'no reason given'}"] += span
-    return Clock(facts.time_base, start, end, spans, dict(shown), dict(rest), ends)
-
-
-def _source(frame: SampledFrame, by_ordinal: dict[int, SampledFrame]) -> SampledFrame | None:
-    """Return the frame whose labels this one carries: itself, or what it is a duplicate of."""
-    for _ in range(len(by_ordinal)):
-        if frame.status != "dropped" or frame.reason is None or not frame.reason.startswith(_DUPLICATE):
-            return frame
-        digits = frame.reason.removeprefix(_DUPLICATE)
-        found = by_ordinal.get(int(digits)) if digits.isdigit() else None
-        if found is None:
-            return None
-        frame = found
-    return None
-
-
-def ledger(tables: FilmTables, clock: Clock) -> Ledger:
-    """Count the sampled frames by status and reason, and check the sums."""
-    frames: Counter[tuple[str, str | None]] = Counter()
-    units: Counter[tuple[str, str | None]] = Counter()
-    details: dict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
-    for frame in tables.frames:
-        line = (frame.status, reason_of(frame))
-        frames[line] += 1
-        units[line] += clock.spans[frame.ordinal]
-        if frame.status == "failed" and frame.reason:
-            details[line][frame.reason] += 1
-    order = sorted(frames, key=lambda line: (_rank(line[0]), -frames[line], line[1] or ""))
-    lines = tuple(
-        LedgerLine(line[0], line[1], frames[line], clock.seconds(units[line]), tuple(details[line].most_common(5)))
-        for line in order
+def _share(row: Share, frames: Frames) -> Figure:
+    low, high = row.widest
+    said = f"{words.percent(row.share)} of the time on screen"
+    if low is not None:
+        said += f", {interval(low, high)} over {'scenes' if row.scenes else 'shots'}"
+    said += f": {row.seconds:.1f} of {row.on_screen:.1f} seconds, in {len(row.shot_list)} of {row.shots} shots"
+    return Figure(
+        title=f"{row.character}, read as {row.emotion}",
+        said=said + unsupported(row.supported),
+        frames=frames.of(frames.where(row.character, row.emotion)),
+        rows=row.rows,
+        condition=row.condition,
+        character=row.character,
+        emotion=row.emotion,
     )
-    totals = {status: sum(n for line, n in frames.items() if line[0] == status) for status in STATUSES}
-    seconds = {status: clock.seconds(sum(n for line, n in units.items() if line[0] == status)) for status in STATUSES}
-    return Ledger(len(tables.frames), totals, seconds, lines, tuple(_problems(tables, totals)))
 
 
-def _rank(status: str) -> int:
-    return STATUSES.index(status) if status in STATUSES else len(STATUSES)
+def _gap(one: Verdict, frames: Frames, screen: Screen) -> Figure:
+    test = one.always
+    span = (int(test.start_ordinal or 0), int(test.end_ordinal or 0))
+    own = screen.of(one.character)
+    inside = (own.ordinal >= span[0]) & (own.ordinal <= span[1])
+    return Figure(
+        title=f"{one.character}, longest without {test.emotion}",
+        said=f"{words.timecode(test.start_s or 0)} to {words.timecode(test.end_s or 0)},"
+        f" {test.seconds or 0:.1f} seconds on screen{unsupported(test.supported)}",
+        frames=frames.of(frames.where(one.character, ordinals=(min(own.labelled[inside]), span[1]))),
+        rows=int(inside.sum()),
+        condition=test.condition,
+        character=one.character,
+        tracks=np.unique(own.track[inside]).tolist(),
+    )
 
 
-def _problems(tables: FilmTables, totals: dict[str, int]) -> Iterable[str]:
-    sampled, rows = len(tables.frames), len(tables.sightings)
-    if sum(totals.values()) != sampled:
-        yield f"{sampled - sum(totals.values())} sampled frames are neither labelled, dropped nor failed"
-    distinct = len({frame.ordinal for frame in tables.frames})
-    if distinct != sampled:
-        yield f"{sampled - distinct} rows of the ledger repeat a frame"
-    told = sum(frame.characters or 0 for frame in tables.frames)
-    if told != rows:
-        yield f"the ledger tells of {told} characters, the table has {rows}"
+def _transition(row: Transition, frames: Frames) -> Figure:
+    return Figure(
+        title=f"{row.character}: {row.emotion}, then {row.following}",
+        said=f"{row.count} times in {row.pairs} pairs of tracks, {row.expected:.1f} if they were shuffled"
+        f" ({words.p_value(row.holm)}){unsupported(row.supported)}",
+        frames=frames.of(frames.where(row.character, tracks=row.tracks)),
+        rows=0,
+        condition=row.condition,
+        character=row.character,
+        tracks=row.tracks,
+    )
 
 
-def screen_time(sightings: Sequence[Sighting], clock: Clock, *, fused: bool) -> dict[str, dict[str, Fraction]]:
-    """Sum screen time by character and emotion, in units of the time base.
-
-    Two sightings of one character in one frame share that frame's time, so a character's emotions
-    add up to the time it is in view. `fused` takes `track_emotion`, otherwise the frame's own.
-    """
-    together = Counter((sighting.ordinal, sighting.character) for sighting in sightings)
-    sums: dict[str, dict[str, Fraction]] = {}
-    for sighting in sightings:
-        share = Fraction(clock.shown.get(sighting.ordinal, 0), together[sighting.ordinal, sighting.character])
-        emotion = sighting.track_emotion if fused else sighting.emotion
-        row = sums.setdefault(sighting.character, {})
-        row[emotion] = row.get(emotion, Fraction(0)) + share
-    return dict(sorted(sums.items(), key=lambda item: (-sum(item[1].values()), item[0])))
-
-
-def stretches(tables: FilmTables, clock: Clock) -> list[Stretch]:
-    """Return one stretch per track, by start; overlapping tracks of one character get lanes 0, 1, 2."""
-    tracks: dict[tuple[str, int], list[Sighting]] = defaultdict(list)
-    for sighting in tables.sightings:
-        tracks[sighting.character, sighting.track].append(sighting)
-    shot_ends = {shot.shot: shot.end_pts for shot in tables.shots}
-    free: dict[str, list[int]] = defaultdict(list)  # when each lane of a character is free again
-    found = []
-    for (character, track), seen in sorted(tracks.items(), key=lambda item: (item[1][0].pts, item[0])):
-        start, shot = seen[0].pts, seen[0].shot
-        end = max(clock.ends.get(sighting.ordinal, sighting.pts) for sighting in seen)
-        end = max(min(end, shot_ends.get(shot, end)), seen[-1].pts)
-        lanes = free[character]
-        lane = next((index for index, until in enumerate(lanes) if until <= start), len(lanes))
-        lanes[lane : lane + 1] = [end]
-        emotion = Counter(sighting.track_emotion for sighting in seen).most_common(1)[0][0]
-        shown = sum(clock.shown.get(sighting.ordinal, 0) for sighting in seen)
-        found.append(Stretch(character, track, shot, start, end, emotion, shown, len(seen), lane))
-    return found
+def _company(row: Together, frames: Frames, part: Screen) -> Figure:
+    inside = part.reading == part.readings.index(row.emotion)
+    said = f"{words.percent(row.share)} of {row.company:.1f} seconds"
+    if row.low is not None:
+        said += f", {interval(row.low, row.high)} over shots"
+    return Figure(
+        title=f"{row.character}, read as {row.emotion} {f'with {row.other}' if row.other else 'alone'}",
+        said=said + unsupported(row.supported),
+        frames=frames.of(frames.where(row.character, row.emotion, among=part.labelled[inside])),
+        rows=int(inside.sum()),
+        condition=row.condition,
+        character=row.character,
+        emotion=row.emotion,
+        tracks=np.unique(part.track[inside]).tolist(),
+    )
 
 
-def shot_pictures(sightings: Sequence[Sighting], character: str, at_most: int = 40) -> list[Sighting]:
-    """Choose one sighting per shot of a character, the surest that agrees with its track.
-
-    Of more than `at_most` shots, evenly spread ones are taken, the first and the last included.
-    """
-    best: dict[int, Sighting] = {}
-    for sighting in sightings:
-        if sighting.character == character:
-            other = best.get(sighting.shot)
-            if other is None or _telling(sighting) > _telling(other):
-                best[sighting.shot] = sighting
-    chosen = sorted(best.values(), key=lambda sighting: sighting.key)
-    if len(chosen) > at_most:
-        last = len(chosen) - 1
-        chosen = [chosen[round(index * last / (at_most - 1))] for index in range(at_most)]
-    return chosen
-
-
-def _telling(sighting: Sighting) -> tuple[bool, float]:
-    return (sighting.emotion == sighting.track_emotion, sighting.certainty)
-
-
-def extremes(sightings: Sequence[Sighting], count: int = 12) -> tuple[list[Sighting], list[Sighting]]:
-    """Return the most and the least certain sightings, at most one per track in each list."""
-    surest = _one_per_track(sorted(sightings, key=lambda item: (-item.certainty, item.key)), count)
-    taken = {sighting.key for sighting in surest}
-    left = [sighting for sighting in sightings if sighting.key not in taken]
-    return surest, _one_per_track(sorted(left, key=lambda item: (item.certainty, item.key)), count)
-
-
-def _one_per_track(ranked: Iterable[Sighting], count: int) -> list[Sighting]:
-    chosen: dict[int, Sighting] = {}
-    for sighting in ranked:
-        if len(chosen) == count:
-            break
-        chosen.setdefault(sighting.track, sighting)
-    return list(chosen.values())
-
-
-def emotion_order(known: Sequence[str], sightings: Iterable[Sighting]) -> list[str]:
-    """Return the pack's emotions in its order, then any others by name, then `uncertain` if it occurs."""
-    seen = {name for sighting in sightings for name in (sighting.emotion, sighting.track_emotion)}
-    names = [name for name in dict.fromkeys(known) if name != UNCERTAIN]
-    names += sorted(seen - set(names) - {UNCERTAIN})
-    return names + [UNCERTAIN] * (UNCERTAIN in seen or UNCERTAIN in known)
+def unsupported(supported: bool | None) -> str:
+    """What is added to a figure that the classifier does not support."""
+    return ". Not supported: the classifier does not tell this character's emotions apart" if supported is False else ""

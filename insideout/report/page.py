@@ -1,55 +1,51 @@
-"""Render the report: one HTML file that holds its style and its pictures."""
+"""Render the report: one HTML file that holds its style, its scripts, its charts and its pictures."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import vl_convert
+from markupsafe import Markup
 
 from insideout import __version__
-from insideout.report import words
-from insideout.report.tables import UNCERTAIN, Run, open_run
+from insideout.report import charts, colours, words
+from insideout.report.findings import Findings
+from insideout.report.tables import Run, open_run
 from insideout.report.views import FilmView, RunView, mapping
 from insideout.store import Store
 
-_COLOURS = 8  # of page.css; further emotions take them again, striped
+#: Bytes of a page: pictures are chosen such that it stays below.
+LIMIT = 9_500_000
+#: Frames with a picture, of all films together.
+_FRAMES = 6000
+_LEAST = 60
 
 
-class _Colours:
-    """The style classes of an emotion, by its place in the order of the page."""
-
-    def __init__(self, films: Sequence[FilmView]) -> None:
-        self._films = films
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        names = dict.fromkeys(name for film in self._films for name in film.emotions if name != UNCERTAIN)
-        return {name: place for place, name in enumerate(names)}
-
-    def __call__(self, emotion: str) -> str:
-        if emotion not in self._places:
-            return "eu"
-        again, place = divmod(self._places[emotion], _COLOURS)
-        return f"e{place}" + (f" p{min(again, 2)}" if again else "")
-
-
-def write_report(run: Path | str, out: Path | None = None, *, attribution: str | None = None) -> str:
-    """Write the HTML report over a finished output folder and return its path or URL.
-
-    `run` is the folder; `out` defaults to its `report.html`. `attribution` is the line shown with the
-    pictures of every film; without it, films known by their digest bring their own. Raises
-    OutputError when the folder is not a finished run or newer than this version, StorageError when
-    the page cannot be written. The page is replaced as a whole or not at all.
-    """
+def write(run: Path | str, out: Path | None, *, attribution: str | None, say: Callable[[str], None]) -> str:
+    """Write the page; `insideout.report.write_report` says what of."""
     opened = open_run(run)
     known: dict[str, str] = json.loads((resources.files("insideout.report") / "attributions.json").read_text("utf-8"))
-    films = [FilmView(opened, facts, attribution or known.get(facts.sha256)) for facts in opened.films]
-    page = render(opened, films).encode("utf-8")
+    findings = Findings(opened, say)
+    films = []
+    for number, facts in enumerate(opened.films, 1):
+        say(f"reading {facts.name} ({number} of {len(opened.films)})")
+        most = max(_LEAST, _FRAMES // len(opened.films))
+        films.append(FilmView(opened, facts, findings, attribution or known.get(facts.sha256), most))
+    room = LIMIT - len(render(opened, films, findings).encode("utf-8"))
+    for left, film in zip(range(len(films), 0, -1), films, strict=True):
+        say(f"pictures of {film.facts.name}")
+        room -= film.add_pictures(opened, max(0, room) // left)
+    say("writing the page")
+    page = render(opened, films, findings).encode("utf-8")
     if out is None:
         opened.store.write("report.html", page)
         return f"{opened.store.root.rstrip('/')}/report.html"
@@ -58,8 +54,31 @@ def write_report(run: Path | str, out: Path | None = None, *, attribution: str |
     return str(out)
 
 
-def render(run: Run, films: Sequence[FilmView]) -> str:
-    """Render the page; every name from a table or a manifest is escaped."""
+def render(run: Run, films: Sequence[FilmView], findings: Findings) -> str:
+    """Render the page; every name from a table or a manifest is escaped, and none is part of a script that runs."""
+    scripts = [_library(), Markup((resources.files("insideout.report") / "page.js").read_text("utf-8"))]
+    content = {"charts": charts.specifications(), "films": [film.data() for film in films]}
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=films[0].facts.name if len(films) == 1 else f"{len(films)} films",
+            version=__version__,
+            run=RunView(run, findings),
+            characters=list(dict.fromkeys(name for film in films for name in film.characters)),
+            films=films,
+            problems=_missing_counts(run, films),
+            attributions=list(dict.fromkeys(film.attribution for film in films if film.attribution)),
+            palette=list(zip(colours.PALETTE, colours.ON, strict=True)),
+            doubt=colours.DOUBT,
+            scripts=scripts,
+            data=_data(content),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("insideout.report", ""),
         autoescape=True,
@@ -68,17 +87,26 @@ def render(run: Run, films: Sequence[FilmView]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(words.FILTERS)
-    environment.filters["colour"] = _Colours(films)
-    title = films[0].facts.name if len(films) == 1 else f"{len(films)} films"
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        version=__version__,
-        run=RunView(run),
-        characters=list(dict.fromkeys(who["name"] for film in films for who in film.characters)),
-        films=films,
-        problems=_missing_counts(run, films),
-        attributions=list(dict.fromkeys(film.attribution for film in films if film.attribution)),
-    )
+    environment.filters["digest"] = _digest
+    return environment
+
+
+@cache
+def _library() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script; to bundle them takes a second."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub asks for a snippet
+    return Markup(bundle.replace("</script", "<\\/script"))
+
+
+def _data(content: Any) -> Markup:
+    """Plain data for a script element that does not run; nothing in it can end the element."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026").replace("\u2028", " ").replace("\u2029", " "))
+
+
+def _digest(script: str) -> Markup:
+    """What a Content-Security-Policy calls a script by: no other runs on the page."""
+    return Markup("'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'")
 
 
 def _missing_counts(run: Run, films: Sequence[FilmView]) -> list[str]:

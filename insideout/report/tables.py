@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,16 +15,21 @@ import pyarrow.parquet as pq
 
 from insideout import schema
 from insideout.errors import OutputError
+from insideout.packs import ERRORS
 from insideout.store import Store
 
 UNCERTAIN = "uncertain"
 Key = tuple[int, int]  # ordinal and track: one character in one frame of a film
 Rectangle = tuple[float, float, float, float]  # x, y, width, height in pixels of the stored picture
 
-_SIGHTING_COLUMNS = [
-    "ordinal", "pts", "shot", "track", "character", "emotion", "certainty", "track_emotion",
-    "box_x", "box_y", "box_w", "box_h", "head_x", "head_y", "head_w", "head_h",
-]  # fmt: skip
+_COLUMNS = {
+    "frames": ["ordinal", "pts", "shot", "status", "reason", "characters"],
+    "characters": [
+        "ordinal", "pts", "shot", "track", "character", "emotion", "certainty", "track_emotion", "probabilities",
+        "box_x", "box_y", "box_w", "box_h", "head_x", "head_y", "head_w", "head_h",
+    ],
+    "shots": ["shot", "start_ordinal", "end_ordinal", "start_pts", "end_pts"],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,6 @@ class FilmFacts:
 
 
 @dataclass(frozen=True)
-class SampledFrame:
-    """One row of the ledger; `pts` in units of the time base."""
-
-    ordinal: int
-    pts: int
-    shot: int
-    status: str
-    reason: str | None
-    characters: int
-
-
-@dataclass(frozen=True)
 class Sighting:
     """One character in one labelled frame; boxes in pixels of the stored picture."""
 
@@ -73,6 +67,7 @@ class Sighting:
     emotion: str
     certainty: float
     track_emotion: str
+    probabilities: dict[str, float]
     box: Rectangle
     head: Rectangle | None
 
@@ -82,32 +77,18 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One row of the shots table; ends are exclusive, `pts` in units of the time base."""
-
-    shot: int
-    start_ordinal: int
-    end_ordinal: int
-    start_pts: int
-    end_pts: int
-
-
-@dataclass(frozen=True)
 class FilmTables:
-    """What the label table says of one film, each list in order of time."""
+    """What the label table says of one film, without masks and crops: `frames` (the ledger) and
+    `characters` in order of `ordinal` and `track`, `shots` in order of `shot`."""
 
     facts: FilmFacts
-    frames: list[SampledFrame]
-    sightings: list[Sighting]
-    shots: list[Shot]
+    frames: pa.Table
+    characters: pa.Table
+    shots: pa.Table
 
-
-@dataclass(frozen=True)
-class Extra:
-    """The heavy columns of one sighting: its stored crop, if any, and its probabilities."""
-
-    crop: bytes | None
-    probabilities: dict[str, float]
+    def sightings(self, rows: Sequence[int]) -> list[Sighting]:
+        """The characters of these rows of `characters`, in the order given."""
+        return [_sighting(row) for row in self.characters.take(pa.array(rows, pa.int64())).to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -117,6 +98,14 @@ class Run:
     store: Store = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     films: tuple[FilmFacts, ...]
+
+    def state(self) -> dict[str, str | None]:
+        """Digests of what figures of this run depend on: the manifest, new for every change, and the pack's errors."""
+        found: dict[str, str | None] = {}
+        for key in ("manifest.json", ERRORS):
+            there = self.store.exists(key)
+            found[key] = hashlib.sha256(self.store.read(key)).hexdigest() if there else None
+        return found
 
 
 def open_run(run: Path | str) -> Run:
@@ -143,52 +132,52 @@ def open_run(run: Path | str) -> Run:
 def read_film(run: Run, facts: FilmFacts) -> FilmTables:
     """Read ledger, characters and shots of one film, without masks and crops.
 
-    Raises OutputError when the film has no ledger, or when its files come from two different runs.
+    Raises OutputError when the film has no ledger or no shots, or when its files come from two different runs.
     """
     fingerprints: dict[str, str] = {}
 
-    def rows(kind: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    def table(kind: str, order: list[str]) -> pa.Table:
+        parts = []
         for key in _parts(run.store, kind, facts.film):
-            table, fingerprint = _read(run.store, key, columns)
+            part, fingerprint = _read(run.store, key, _COLUMNS[kind])
             fingerprints.setdefault(fingerprint, key)
-            for batch in table.to_batches(max_chunksize=16384):
-                yield from batch.to_pylist()
+            parts.append(part.replace_schema_metadata(None))
+        if not parts and kind != "characters":
+            what = {"frames": "ledger", "shots": "shots"}[kind]
+            raise OutputError(
+                f"{run.store.root}: no {what} for film {facts.film} ({facts.name}); "
+                f"`insideout status {run.store.root}` says what is missing"
+            )
+        if not parts:
+            parts = [pa.schema([schema.CHARACTERS.field(name) for name in _COLUMNS[kind]]).empty_table()]
+        return pa.concat_tables(parts).sort_by([(name, "ascending") for name in order])
 
-    frames = [SampledFrame(**row) for row in rows("frames", list(SampledFrame.__dataclass_fields__))]
-    if not frames:
-        raise OutputError(
-            f"{run.store.root}: no ledger for film {facts.film} ({facts.name}); "
-            f"`insideout status {run.store.root}` says what is missing"
-        )
-    sightings = [_sighting(row) for row in rows("characters", _SIGHTING_COLUMNS)]
-    shots = [Shot(**row) for row in rows("shots", list(Shot.__dataclass_fields__))]
+    frames = table("frames", ["ordinal"])
+    characters = table("characters", ["ordinal", "track"])
+    shots = table("shots", ["shot"])
     if len(fingerprints) > 1:
         first, second = list(fingerprints.values())[:2]
         raise OutputError(
             f"{run.store.root}: rows of two different runs ({first} and {second}); label again into a new folder"
         )
-    frames.sort(key=lambda frame: frame.ordinal)
-    sightings.sort(key=lambda sighting: sighting.key)
-    shots.sort(key=lambda shot: shot.shot)
-    return FilmTables(facts, frames, sightings, shots)
+    return FilmTables(facts, frames, characters, shots)
 
 
-def read_extras(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, Extra]:
-    """Read stored crops and probabilities of the wanted sightings only, one file at a time."""
+def read_crops(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, bytes]:
+    """Read the stored crops of the wanted sightings only, one file at a time; those without one are left out."""
     keys = set(wanted)
     ordinals = pa.array(sorted({ordinal for ordinal, _ in keys}), pa.int32())
-    found: dict[Key, Extra] = {}
+    found: dict[Key, bytes] = {}
     for part in _parts(run.store, "characters", film):
         with run.store.fs.open(run.store.path(part), "rb") as file:
             parquet = pq.ParquetFile(file)
             schema.check_plain(parquet.schema_arrow, run.store.path(part))
-            for batch in parquet.iter_batches(512, columns=["ordinal", "track", "crop", "probabilities"]):
+            for batch in parquet.iter_batches(512, columns=["ordinal", "track", "crop"]):
                 chosen = batch.filter(pc.is_in(batch.column("ordinal"), value_set=ordinals))
                 for row in chosen.to_pylist():
                     key = (row["ordinal"], row["track"])
-                    if key in keys:
-                        pairs = row["probabilities"] or []
-                        found[key] = Extra(row["crop"], {name: float(value) for name, value in pairs})
+                    if key in keys and row["crop"]:
+                        found[key] = row["crop"]
     return found
 
 
@@ -228,6 +217,7 @@ def _sighting(row: dict[str, Any]) -> Sighting:
         emotion=row["emotion"] or UNCERTAIN,
         certainty=row["certainty"] if row["certainty"] is not None else 0.0,
         track_emotion=row["track_emotion"] or UNCERTAIN,
+        probabilities={name: float(value) for name, value in row["probabilities"] or ()},
         box=(row["box_x"], row["box_y"], row["box_w"], row["box_h"]),
         head=None if any(value is None for value in head) else head,
     )

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import chain
 from typing import Any
 
-from insideout.report import figures, words
-from insideout.report.pictures import Thumbnail, find_pictures
-from insideout.report.tables import Extra, FilmFacts, FilmTables, Key, Run, Sighting, read_extras, read_film
+import numpy as np
 
-_EXTREMES = 12
-_TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+from insideout.report import words
+from insideout.report.colours import Colours
+from insideout.report.figures import Figures
+from insideout.report.findings import Findings, Verdict, headline, verdicts
+from insideout.report.frames import Frames
+from insideout.report.ledger import ledger
+from insideout.report.pictures import Thumbnail, find_pictures, within
+from insideout.report.tables import FilmFacts, Run, Sighting, read_crops, read_film
+from insideout.report.tracks import Stretch, stretches
+from insideout.stats.arc import WIDTH
+from insideout.stats.confusion import Support
+from insideout.stats.screen import UNCERTAIN, screen_of
+from insideout.stats.shares import by_screen_time
 
-
-@dataclass(frozen=True)
-class Cell:
-    """Screen time of one character with one emotion; `share` is of the character's own time."""
-
-    emotion: str
-    seconds: float
-    share: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """Screen time of one character; `of_film` is its share of all sampled film time."""
-
-    name: str
-    cells: tuple[Cell, ...]
-    seconds: float
-    of_film: float
+#: Stretches of one character in the table behind the timeline; the longest ones where there are more.
+LISTED = 300
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a gallery: whom it shows, when (seconds), and the likeliest emotions."""
+    """One picture of a gallery: its place among the frames, whom it shows, when (seconds), the likeliest emotions."""
 
+    place: int
     sighting: Sighting
     time: float
     picture: Thumbnail | None
@@ -48,109 +39,150 @@ class Item:
 
 
 class FilmView:
-    """Everything the template shows of one film, as plain numbers, names and thumbnails."""
+    """Everything the template and the script show of one film.
 
-    def __init__(self, run: Run, facts: FilmFacts, attribution: str | None) -> None:
+    `most` frames at most can be shown; the pictures come by `add_pictures`, when it is known how much
+    room there is.
+    """
+
+    def __init__(self, run: Run, facts: FilmFacts, findings: Findings, attribution: str | None, most: int) -> None:
         tables = read_film(run, facts)
-        self.facts = facts
-        self.attribution = attribution
-        self.clock = clock = figures.clock(tables)
-        self.ledger = figures.ledger(tables, clock)
-        self.sightings = len(tables.sightings)
-        self.length = clock.seconds(clock.end - clock.start)
-        self.covered = clock.seconds(sum(clock.spans.values()))
-        self.shown = clock.seconds(sum(clock.shown.values()))
-        self.unlabelled = clock.seconds(sum(clock.rest.values()))
-        ranked = sorted(clock.rest.items(), key=lambda item: (-item[1], item[0]))
-        self.rest = [(reason, clock.seconds(units)) for reason, units in ranked]
-        classes = [str(name) for name in mapping(run.manifest.get("pack")).get("classes") or []]
-        self.unseen = sorted(set(classes) - {sighting.character for sighting in tables.sightings})
-        self.held = sum(line.frames for line in self.ledger.lines if line.reason == "duplicate")
-        known = [str(name) for name in mapping(run.manifest.get("pack")).get("emotions") or []]
-        self.emotions = figures.emotion_order(known, tables.sightings)
-        together = Counter((sighting.ordinal, sighting.character) for sighting in tables.sightings)
-        self.shared = sorted({name for (_, name), count in together.items() if count > 1})
-        self.shots = [self._placed(shot.start_pts, shot.end_pts) for shot in tables.shots]
-        self.ticks = _ticks(self.length)
-        self._add_pictures(run, tables)
-
-    def _add_pictures(self, run: Run, tables: FilmTables) -> None:
-        fused = figures.screen_time(tables.sightings, self.clock, fused=True)
-        single = figures.screen_time(tables.sightings, self.clock, fused=False)
-        strips = {name: figures.shot_pictures(tables.sightings, name) for name in fused}
-        most, least = figures.extremes(tables.sightings, _EXTREMES)
-        wanted = list({item.key: item for item in chain(most, least, *strips.values())}.values())
-        extras = read_extras(run, self.facts.film, [item.key for item in wanted])
-        pictures, self.why = find_pictures(self.facts, wanted, extras)
-
-        def items(sightings: Sequence[Sighting]) -> list[Item]:
-            return [self._item(sighting, pictures, extras) for sighting in sightings]
-
-        self.most, self.least = items(most), items(least)
-        stretches = figures.stretches(tables, self.clock)
-        self.characters: list[dict[str, Any]] = []
-        for name, sums in fused.items():
-            own = [stretch for stretch in stretches if stretch.character == name]
-            row = self._row(name, sums)
-            best = max(row.cells, key=lambda cell: cell.seconds, default=None)
-            self.characters.append(
-                {
-                    "name": name,
-                    "fused": row,
-                    "single": self._row(name, single[name]),
-                    "main": best if best is not None and best.seconds else None,
-                    "pictures": items(strips[name]),
-                    "shots": len({stretch.shot for stretch in own}),
-                    "lanes": 1 + max(stretch.lane for stretch in own),
-                    "stretches": [self._stretch(stretch) for stretch in own],
-                }
+        self.facts, self.attribution = facts, attribution
+        pack = mapping(run.manifest.get("pack"))
+        known = [str(name) for name in pack.get("emotions") or []]
+        screen = screen_of(facts.film, tables.frames, tables.characters, tables.shots, facts.time_base, known)
+        self.screen = screen
+        self.ledger = ledger(tables, screen)
+        self.length = float(sum(screen.shot_units.values()) * screen.time_base)
+        self.sightings = tables.characters.num_rows
+        self.unseen = sorted({str(name) for name in pack.get("classes") or []} - set(screen.characters))
+        self.emotions = list(screen.readings if _doubtful(tables.characters, known) else screen.emotions)
+        self.colours = Colours(screen.readings)
+        self.shots = [
+            (screen.time(start), screen.time(end))
+            for start, end in zip(
+                tables.shots["start_pts"].to_pylist(), tables.shots["end_pts"].to_pylist(), strict=True
             )
+        ]
+        pairs = zip(tables.characters["ordinal"].to_pylist(), tables.characters["character"].to_pylist(), strict=True)
+        self.shared = sorted({name for (_, name), count in Counter(pairs).items() if count > 1})
+        self.verdicts: list[Verdict] = []
+        self.stretches: list[Stretch] = []
+        self.frames: Frames | None = None
+        self.figures: Figures | None = None
+        self.why: str | None = None
+        if not self.sightings:
+            return
+        analysis = findings.of(screen)
+        self.analysis = analysis
+        self.verdicts = verdicts(analysis)
+        self.frames = Frames(tables, screen, {one.character: one.usual.emotion for one in self.verdicts}, most)
+        self.stretches = stretches(screen, tables.characters)
+        self.figures = Figures(analysis, self.verdicts, self.frames)
+        self.frames.release()
 
-    def _row(self, name: str, sums: Mapping[str, Fraction]) -> Row:
-        total = sum(sums.values(), Fraction(0))
-        units = [(emotion, sums.get(emotion, Fraction(0))) for emotion in self.emotions]
-        cells = tuple(Cell(e, self.clock.seconds(u), float(u / total) if total else 0.0) for e, u in units)
-        seconds = self.clock.seconds(total)
-        return Row(name, cells, seconds, seconds / self.covered if self.covered else 0.0)
+    @property
+    def headline(self) -> str:
+        """The answer in one or two sentences."""
+        return headline(self.verdicts)
 
-    def _stretch(self, stretch: figures.Stretch) -> dict[str, Any]:
-        placed = self._placed(stretch.start, stretch.end)
-        return placed | {
-            "emotion": stretch.emotion,
-            "shot": stretch.shot,
-            "track": stretch.track,
-            "lane": stretch.lane,
-            "frames": stretch.frames,
-            "seconds": self.clock.seconds(stretch.shown),
-            "from": self.clock.seconds(stretch.start - self.clock.start),
-            "to": self.clock.seconds(stretch.end - self.clock.start),
-            "wide": float(placed["width"]) > 4,  # per cent; narrower blocks have no room for a name
-        }
+    @property
+    def untested(self) -> str | None:
+        """Why 'always' is tested for nobody, where that is so for one reason."""
+        reasons = {one.always.why if one.always.p is None else "" for one in self.verdicts}
+        return reasons.pop() or None if len(reasons) == 1 else None
 
-    def _placed(self, start: int, end: int) -> dict[str, Any]:
-        whole = max(1, self.clock.end - self.clock.start)
+    @property
+    def characters(self) -> list[str]:
+        """Their names, the one longest on screen first."""
+        return by_screen_time(self.screen) if self.sightings else []
+
+    def add_pictures(self, run: Run, room: int) -> int:
+        """Take as many pictures as fit into `room` bytes of the page, and say how many bytes they take."""
+        if self.frames is None:
+            return 0
+        frames = self.frames
+        ranked = [frames.sightings[place] for place in frames.order]
+        faces = {frames.sightings[place].key for place in frames.faces.values()}
+        crops = read_crops(run, self.facts.film, [one.key for one in ranked])
+        found, self.why = find_pictures(self.facts, ranked, crops, faces)
+        times = {frames.sightings[place].key: max(1, frames.uses[place]) for place in frames.order}
+        frames.pictures = within(found, times, room)
+        return sum(len(picture.data) * times[key] for key, picture in frames.pictures.items())
+
+    def items(self, places: Sequence[int]) -> list[Item]:
+        """The pictures of a gallery."""
+        assert self.frames is not None
+        found = []
+        for place in places:
+            one = self.frames.sightings[place]
+            ranking = sorted(one.probabilities.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
+            picture = self.frames.pictures.get(one.key)
+            found.append(Item(place, one, self.screen.time(one.pts), picture, tuple(ranking)))
+        return found
+
+    def face(self, character: str) -> Item | None:
+        """The portrait of a character."""
+        place = self.frames.faces.get(character) if self.frames else None
+        return None if place is None else self.items([place])[0]
+
+    def listed(self, character: str) -> tuple[list[Stretch], int]:
+        """The stretches of a character in order of time, the longest `LISTED` of them, and how many there are."""
+        own = [one for one in self.stretches if one.character == character]
+        if len(own) <= LISTED:
+            return own, len(own)
+        longest = sorted(own, key=lambda one: -one.seconds)[:LISTED]
+        return sorted(longest, key=lambda one: one.start), len(own)
+
+    def data(self) -> dict[str, Any]:
+        """What the script of the page needs of this film, as plain data."""
+        screen = self.screen
+        if self.frames is None or self.figures is None:
+            return {"film": self.facts.film, "characters": []}
+        readings = {name: i for i, name in enumerate(screen.readings)}
+        names = {name: i for i, name in enumerate(screen.characters)}
         return {
-            "left": f"{100 * (start - self.clock.start) / whole:.3f}",
-            "width": f"{100 * (end - start) / whole:.3f}",
+            "film": self.facts.film,
+            "length": round(self.length, 3),
+            "characters": list(screen.characters),
+            "order": [names[name] for name in self.characters],
+            "readings": list(screen.readings),
+            "colours": [self.colours.hex(name) for name in screen.readings],
+            "shots": [[round(start, 3), round(end, 3)] for start, end in self.shots],
+            "tracks": [one.data(names, readings) for one in self.stretches],
+            "frames": self.frames.data(),
+            "figures": self.figures.data(),
+            "shares": self.figures.shares(names, readings),
+            "width": round(2 * self.length * WIDTH, 1),
+            "arc": [
+                [
+                    names[point.character],
+                    readings[point.emotion],
+                    round(point.time_s, 2),
+                    *(None if value is None else round(value, 3) for value in (point.share, point.low, point.high)),
+                    round(point.shots, 1),
+                ]
+                for point in self.analysis.arc
+            ],
+            "around": {
+                f"{names[point.character]} {round(point.time_s, 2)}": point.condition for point in self.analysis.arc
+            },
+            "supported": [self.analysis.supports[name].supported for name in screen.characters],
         }
-
-    def _item(self, sighting: Sighting, pictures: Mapping[Key, Thumbnail], extras: Mapping[Key, Extra]) -> Item:
-        extra = extras.get(sighting.key)
-        ranking = sorted(extra.probabilities.items(), key=lambda pair: (-pair[1], pair[0])) if extra else []
-        time = self.clock.seconds(sighting.pts - self.clock.start)
-        return Item(sighting, time, pictures.get(sighting.key), tuple(ranking[:3]))
 
 
 class RunView:
     """What the template shows of the whole run: how it was made and with what."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, findings: Findings) -> None:
         manifest = run.manifest
         pack = mapping(manifest.get("pack"))
         self.created = manifest.get("created")
         self.pack_name = pack.get("name")
         self.crop_words = words.CROPS.get(str(pack.get("crop")), "what it showed of each")
         self.calibration = words.calibration(pack)
+        self.findings = findings
+        self.errors = _error_table(findings)
         named = ("insideout", "created", "fingerprint")
         general = [(name, words.plain(manifest[name])) for name in named if name in manifest]
         self.groups = [
@@ -164,13 +196,25 @@ class RunView:
             )
         ]
 
-
-def _ticks(length: float) -> list[dict[str, float]]:
-    # A file may claim to last for ages: never more marks than there is room for.
-    step = next((step for step in _TICK_STEPS if length / step <= 7), max(7200, math.ceil(length / 25)))
-    return [{"time": float(at), "left": 100 * at / length} for at in range(0, int(length) + 1, step)] if length else []
+    def supports(self, films: Sequence[FilmView]) -> list[tuple[str, Support]]:
+        """Each character of the run with whether its emotions are told apart."""
+        return list({one.character: one.support for film in films for one in film.verdicts}.items())
 
 
-def mapping(value: object) -> dict[str, Any]:
+def _error_table(findings: Findings) -> list[tuple[str, list[int]]]:
+    """Unseen crops by true emotion (rows) and reading (columns: the emotions, then uncertain), if the run has them."""
+    if findings.errors is None:
+        return []
+    counts = findings.errors.by_shot().sum(0).astype(np.int64)
+    return [(name, row.tolist()) for name, row in zip(findings.errors.emotions, counts, strict=True)]
+
+
+def _doubtful(characters: Any, known: Sequence[str]) -> bool:
+    """Whether `uncertain` occurs, or is one of the pack's."""
+    seen = {value or UNCERTAIN for name in ("emotion", "track_emotion") for value in characters[name].to_pylist()}
+    return UNCERTAIN in seen or UNCERTAIN in known
+
+
+def mapping(value: object) -> Mapping[str, Any]:
     """Return a part of the manifest, empty where it is missing or of another kind."""
     return value if isinstance(value, dict) else {}

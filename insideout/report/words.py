@@ -52,6 +52,11 @@ def percent(share: float) -> str:
     return ">99\u00a0%" if 0.995 <= share < 1 else f"{100 * share:.0f}\u00a0%"
 
 
+def p_value(p: float) -> str:
+    """`p = .03`, `p < .001`."""
+    return "p < .001" if p < 0.001 else f"p = {p:.2g}".replace("0.", ".")
+
+
 def number(value: int) -> str:
     """12345 as `12,345`."""
     return f"{value:,}"
@@ -126,6 +131,7 @@ def _ordinal(digits: str) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     "clock": clock,
     "number": number,
+    "p_value": p_value,
     "percent": percent,
     "rate": rate,
     "sampling": sampling,

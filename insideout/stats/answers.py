@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insideout.report.words import percent, timecode
+from insideout.report.words import p_value, percent, timecode
 from insideout.stats.always import LEVEL, Always
 from insideout.stats.association import Association, Residual
 from insideout.stats.confusion import Support
@@ -65,11 +65,6 @@ def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "no interval"
     return f"{100 * low:.0f}\u2013{100 * high:.0f}\u00a0%"
-
-
-def p_value(p: float) -> str:
-    """`p = .03`, `p < .001`."""
-    return "p < .001" if p < 0.001 else f"p = {p:.2g}".replace("0.", ".")
 
 
 def _main(shares: list[Share], always: Always) -> str:

@@ -88,7 +88,7 @@ def analyse_run(
         )
     films, names = [], {}
     for facts in opened.films:
-        tables = {kind: _table(opened, kind, facts.film) for kind in _COLUMNS}
+        tables = {kind: film_table(opened, kind, facts.film) for kind in _COLUMNS}
         if not tables["characters"].num_rows:
             notes.append(f"{facts.name}: no character was found in it")
             continue
@@ -101,7 +101,7 @@ def analyse_run(
         films.append(analyse(screen, errors, known, seed, resamples))
         names[facts.film] = facts.name
     found = RunAnalysis(films, notes, names)
-    _write(opened.store, found, seed, resamples, scenes, labels)
+    _write(opened, found, seed, resamples, scenes, labels)
     return found
 
 
@@ -201,7 +201,11 @@ def _errors(run: Run, pack: Path | None, emotions: tuple[str, ...]) -> ErrorCoun
     return read_errors(run.store.read_table(ERRORS), emotions)
 
 
-def _table(run: Run, kind: str, film: str) -> pa.Table:
+def film_table(run: Run, kind: str, film: str) -> pa.Table:
+    """The rows of a film in `frames`, `characters` or `shots`, with the columns that `screen_of` takes.
+
+    Raises OutputError where there are none (a film without characters has none of those), or rows of two runs.
+    """
     tables, fingerprints = [], set()
     for key in run.store.list(f"{kind}/film={film}", ".parquet"):
         with run.store.fs.open(run.store.path(key), "rb") as file:
@@ -236,9 +240,8 @@ def _whole(path: Path, line: int, row: Mapping[str, str], column: str) -> int:
         raise DataError(f"{path}: line {line}: {column} '{row[column]}' is not a whole number; correct it") from error
 
 
-def _write(
-    store: Store, found: RunAnalysis, seed: int, resamples: int, scenes: Path | None, labels: Path | None
-) -> None:
+def _write(run: Run, found: RunAnalysis, seed: int, resamples: int, scenes: Path | None, labels: Path | None) -> None:
+    store = run.store
     rows: dict[str, list[Any]] = {}
     for film in found.films:
         for name, part in film.tables().items():
@@ -252,6 +255,7 @@ def _write(
         f"{FOLDER}/analysis.json",
         {
             "insideout": __version__,
+            "run": run.state(),
             "seed": seed,
             "resamples": resamples,
             "scenes": scenes.name if scenes else None,

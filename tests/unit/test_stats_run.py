@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 from insideout import schema
 from insideout.errors import DataError, OutputError, UsageError
-from insideout.report import figures
-from insideout.report.tables import open_run, read_film
 from insideout.stats.run import RunAnalysis, analyse_run
 from pipelines.cli import app
 from tests.runs import EMOTIONS, FILMS, write_run
@@ -78,18 +76,6 @@ def test_every_row_on_screen_is_a_row_of_the_label_table(run: Path, analysed: Ru
         " ON l.film = s.film AND l.ordinal = s.labelled_ordinal AND l.track = s.track"
     ).fetchall()
     assert unused == [(0,)]
-
-
-def test_screen_time_is_that_of_the_report_where_cuts_fall_on_sampled_frames(run: Path, analysed: RunAnalysis) -> None:
-    opened = open_run(run)
-    facts = next(facts for facts in opened.films if facts.film == FILMS[0].film)
-    tables = read_film(opened, facts)
-    clock = figures.clock(tables)
-    told = figures.screen_time(tables.sightings, clock, fused=False)
-    ours = {(row.character, row.emotion): row.seconds for row in analysed.films[0].shares if row.film == facts.film}
-    for character, emotions in told.items():
-        for emotion, units in emotions.items():
-            assert ours[character, emotion] == pytest.approx(clock.seconds(units))
 
 
 def test_the_same_seed_gives_the_same_figures(run: Path, analysed: RunAnalysis) -> None:
