@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from insideout.errors import UsageError
-from insideout.messages import printable
+from insideout.messages import printable, shown
 
 Output = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of `insideout label`.")]
 
@@ -42,7 +42,7 @@ def ask(
         if out:
             with new_file(out) as path:
                 found = write_rows(answer, path, kind)
-            typer.echo(f"{found} rows: {printable(out)}")
+            typer.echo(f"{found} rows: {shown(out)}")
         elif kind == "table":
             terminal = sys.stdout.isatty()
             print_rows(answer, sys.stdout, rows, shutil.get_terminal_size().columns if terminal else None)
@@ -84,3 +84,48 @@ def _print_tables(asker: object, run: str) -> None:
     for title, query in QUESTIONS:
         if "screen" in known or "screen" not in query:
             typer.echo(f'  # {title}\n  insideout ask {run} "{query}"')
+
+
+def render(
+    run: Output,
+    out: Annotated[str, typer.Option(help="File or fsspec URL: .mp4, .mov, .m4v, .mkv; a sheet .png, .jpg, .webp.")],
+    clip: Annotated[
+        str | None, typer.Option(help="Part of the film: 00:01:30-00:02:00, or seconds: 90-120, 90-, -30.")
+    ] = None,
+    sheet: Annotated[
+        bool, typer.Option("--contact-sheet", help="A picture of each shot instead; many shots make several pages.")
+    ] = False,
+    film: Annotated[str | None, typer.Option(help="Id, path or name of the film, where the run has several.")] = None,
+    source: Annotated[str | None, typer.Option(help="Where the film lies now, if it has moved.")] = None,
+    height: Annotated[
+        int | None, typer.Option(min=16, max=8192, help="Scale to so many lines; of a sheet: lines of each picture.")
+    ] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(help="List of names, emotions, certainty, masks (these are usual), tracks, boxes, heads, times."),
+    ] = None,
+    fused: Annotated[bool, typer.Option("--fused", help="Show emotions of tracks instead of single frames.")] = False,
+) -> None:
+    """Draw the labels over the film, with its sound and its times, or over a picture of each shot."""
+    from insideout.render import RenderSettings, parse_clip, parse_show, render_film, render_sheet
+    from pipelines.progress import Tally
+
+    settings = RenderSettings(
+        film, source, parse_clip(clip) if clip else None, height, None if show is None else parse_show(show), fused
+    )
+    with Tally("drawing", "shots" if sheet else "frames") as progress:
+        if sheet:
+            pages = render_sheet(run, out, settings, begin=progress.start, tell=progress.advance)
+        else:
+            done = render_film(run, out, settings, begin=progress.start, tell=progress.advance)
+    if sheet:
+        for page in pages:
+            typer.echo(f"contact sheet: {shown(page)}")
+        return
+    sound = f"{done.sounds} stream{'' if done.sounds == 1 else 's'} of sound copied" if done.sounds else "no sound"
+    typer.echo(f"{done.frames} frames of {done.width}x{done.height}, encoded by {done.encoder}; {sound}")
+    if done.unknown:
+        typer.echo(f"{done.unknown} frames are marked: they failed, or could not be decoded")
+    for note in done.notes:
+        typer.echo(note)
+    typer.echo(f"film: {shown(out)}")
