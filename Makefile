@@ -43,7 +43,7 @@ submit: $(INSTALLED) ## label FILMS into OUT on a cluster: make submit FILMS=s3:
 test: lint browser ## lint, unit tests, tests in a browser, then tests on a local Ray
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
 	$(BIN)/python -m pytest tests/browser
-	$(BIN)/python -m pytest tests/ray -m "not chaos"
+	$(BIN)/python -m pytest tests/ray -n 2 --dist loadfile -m "not chaos"
 
 chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (an hour)
 	$(BIN)/python -m pytest tests/unit -n 2 -m chaos

@@ -143,6 +143,7 @@ def test_other_settings_on_the_same_folder_are_refused(run: Path, excerpt: Path,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.chaos
 def test_a_full_disk_is_one_message_and_the_run_goes_on_later(excerpt: Path, pack: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     out.mkdir()
