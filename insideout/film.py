@@ -147,14 +147,15 @@ class Sampling:
         return np.flatnonzero([a < b for a, b in pairwise(before)]).astype(np.int32)
 
 
-def open_film(path: str) -> Film:
+def open_film(path: str, *, known: tuple[str, int] | None = None) -> Film:
     """Probe and index a film, without decoding more than one frame where packets tell which frames there are.
 
-    path: local path or fsspec URL. The file is read twice: once for its sha256, once for its packets. Films
-    are decoded for their index where packets may be half frames (field-coded H.264) or lack time stamps.
+    path: local path or fsspec URL. known: sha256 and size, if they are known already. The file is read twice:
+    once for its sha256 unless that is known, once for its packets. Films are decoded for their index where
+    packets may be half frames (field-coded H.264) or lack time stamps.
     Raises FilmError: missing, not a video, no video stream, zero frames, no time stamps, or such as go back.
     """
-    sha256, size = _digest(path)
+    sha256, size = known or digest(path)
     if size == 0:
         raise FilmError(f"{path}: the file is empty; copy or download it again")
     index = _indexed(path, size)
@@ -232,12 +233,13 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             handle.close()
 
 
-def _digest(path: str) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
+def digest(path: str) -> tuple[str, int]:
+    """The sha256 of a file, hex, and its bytes; FilmError or StorageError where it cannot be read."""
+    found, size = hashlib.sha256(), 0
     try:
         with RangedFile(path, block_bytes=_CHUNK) if is_url(path) else open(path, "rb") as file:
             while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+                found.update(chunk)
                 size += len(chunk)
     except FileNotFoundError as error:
         raise FilmError(f"{path}: no such file; check the path") from error
@@ -246,7 +248,7 @@ def _digest(path: str) -> tuple[str, int]:
             raise StorageError(f"{path}: cannot be read further ({said(error)}); check it and run again") from error
         kind = "a folder, not a film" if not is_url(path) and os.path.isdir(path) else f"cannot be read ({said(error)})"
         raise FilmError(f"{path}: {kind}") from error
-    return digest.hexdigest(), size
+    return found.hexdigest(), size
 
 
 def _indexed(path: str, size: int) -> Index:

@@ -19,17 +19,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from insideout import schema
 from insideout.errors import OutputError
 from insideout.masks import decode_rle
 from insideout.objects import storage_errors
-from insideout.report.tables import UNCERTAIN, FilmFacts, Rectangle, Run, Shot
-from insideout.stats.screen import sources, standing
+from insideout.report.tables import FilmFacts, Run
+from insideout.stats.screen import UNCERTAIN, sources, standing
 
 Ints = npt.NDArray[np.int64]
 Polygon = npt.NDArray[np.int32]
+Rectangle = tuple[float, float, float, float]  # x, y, width, height in pixels of the stored picture
 
 NOBODY = -1
 """Stands where a labelled frame would: the frame was looked at, and nobody is in it."""
@@ -44,6 +46,17 @@ _FIGURE = [
 ]  # fmt: skip
 _GROUPS_KEPT = 8
 _GROUP_BYTES_KEPT = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One row of the shots table; ends are exclusive, `pts` in units of the time base."""
+
+    shot: int
+    start_ordinal: int
+    end_ordinal: int
+    start_pts: int
+    end_pts: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ class Shown:
         self._stamp: str | None = None
         self._lock = Lock()
         self._kept: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._seen: Seen | None = None
         self._lists: dict[str, list[str]] = {}
         self._spans: dict[str, list[tuple[int, int] | None]] = {}
         ledger = self._whole("frames", _LEDGER)
@@ -196,29 +210,35 @@ class Shown:
 
     def seen(self) -> Seen:
         """All characters of the film without masks: emotions as the pack orders them, then others by name."""
+        with self._lock:
+            found = self._seen
+        if found is None:
+            found = self._read_seen()
+            with self._lock:
+                self._seen = found
+        return found
+
+    def _read_seen(self) -> Seen:
         table = self._whole("characters", _SEEN)
         if table is None:
             table = pa.schema([schema.CHARACTERS.field(name) for name in _SEEN]).empty_table()
         table = table.sort_by([("ordinal", "ascending"), ("track", "ascending")])
+        characters = sorted(set(table["character"].unique().to_pylist()))
+        columns = {name: pc.fill_null(table[name], UNCERTAIN) for name in ("emotion", "track_emotion")}
         pack = self.run.manifest.get("pack")
         known = [str(name) for name in (pack if isinstance(pack, dict) else {}).get("emotions") or ()]
-        texts = {
-            name: [value or UNCERTAIN for value in table[name].to_pylist()] for name in ("emotion", "track_emotion")
-        }
-        given = set(texts["emotion"]) | set(texts["track_emotion"])
         emotions = [name for name in dict.fromkeys(known) if name != UNCERTAIN]
+        given = {name for column in columns.values() for name in column.unique().to_pylist()}
         emotions += [*sorted(given - set(emotions) - {UNCERTAIN}), UNCERTAIN]
-        named = table["character"].to_pylist()
-        characters = tuple(sorted(set(named)))
         return Seen(
-            characters=characters,
+            characters=tuple(characters),
             emotions=tuple(emotions),
             ordinal=table["ordinal"].to_numpy().astype(np.int32),
             track=table["track"].to_numpy().astype(np.int64),
             shot=table["shot"].to_numpy().astype(np.int32),
-            character=_index(named, characters),
-            emotion=_index(texts["emotion"], emotions),
-            fused=_index(texts["track_emotion"], emotions),
+            character=_index(table["character"], characters),
+            emotion=_index(columns["emotion"], emotions),
+            fused=_index(columns["track_emotion"], emotions),
             certainty=np.nan_to_num(table["certainty"].to_numpy().astype(np.float32)),
         )
 
@@ -290,9 +310,8 @@ def _span(group: Any) -> tuple[int, int] | None:
     return None
 
 
-def _index(values: list[str], names: tuple[str, ...] | list[str]) -> npt.NDArray[np.int32]:
-    places = {name: i for i, name in enumerate(names)}
-    return np.array([places[value] for value in values], np.int32)
+def _index(column: pa.ChunkedArray, names: list[str]) -> npt.NDArray[np.int32]:
+    return np.asarray(pc.index_in(column, value_set=pa.array(names, pa.string())).to_numpy(), np.int32)
 
 
 def _figure(row: dict[str, Any]) -> Figure:

@@ -16,6 +16,7 @@ from pipelines.cli_answer import ask, render
 from pipelines.cli_data import data_app
 from pipelines.cli_pack import pack_app
 from pipelines.cli_train import absolute, train_app
+from pipelines.cli_view import view
 from pipelines.evaluate import evaluate
 from pipelines.split import split
 
@@ -36,6 +37,7 @@ for found in entry_points(group="insideout.commands"):
 app.command()(split)
 app.command()(evaluate)
 app.command()(analyse)
+app.command()(view)
 app.command()(ask)
 app.command()(render)
 

@@ -6,8 +6,10 @@ RUN is written by `insideout label … --crops`, on local disk or any fsspec sto
 CSV or Parquet file with a row per crop or per track: `emotion`, `split` (train, valid or val, test),
 and what the row is about: `track`, or `ordinal` and `character`. Where a row gives more of `shot`,
 `track`, `ordinal` and `character`, all of it must fit. `film` may be left out where RUN has one;
-`scene`, `as_shot` (the annotators' name of the shot, where they number shots otherwise than the run)
-and `p_CLASS` (shares of annotators' votes) are optional.
+`scene`, `as_shot` (the annotators' name of the shot, where they number shots otherwise than the run),
+`as_character` (the true name, where the run is wrong; `-` where there is no character at all: such a
+crop is left out) and `p_CLASS` (shares of annotators' votes) are optional. The annotations that
+`insideout view` writes are such a table.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: More label rows than this share that match nothing mean that labels and run do not belong together.
 _MOST_LOST = 0.01
+NOT_A_CHARACTER = "-"
+"""Stands as `as_character` where there is no character; no name can begin so."""
 _SPLITS = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
 
 
@@ -51,10 +55,11 @@ class _Label:
     character: str
     votes: Mapping[str, float] | None
     as_shot: str = ""
+    as_character: str = ""
 
     def says(self) -> tuple[object, ...]:
         """What must agree where two rows are about the same crop."""
-        return self.emotion, self.split, self.scene, self.votes
+        return self.emotion, self.split, self.scene, self.votes, self.as_character
 
     def fits(self, seen: _Seen) -> bool:
         return (
@@ -79,8 +84,9 @@ def read_crop_table(run: str | Path, labels: Path) -> dict[str, list[LabelledCro
     """Read the labelled crops of a run by split, in order of film, ordinal and track.
 
     A crop is called FILM/ORDINAL/CHARACTER, and FILM/ORDINAL/CHARACTER/TRACK where its frame shows
-    several of that name. Only the labelled crops are read into memory. Rows with an empty emotion
-    are left out; up to 1 % of the rows may match nothing; the log tells how many there were of both.
+    several of that name; CHARACTER is the run's name there, also where the table has a better one. Only the
+    labelled crops are read into memory. Rows with an empty emotion, and those that say that there is no
+    character, are left out; up to 1 % of the rows may match nothing; the log tells how many there were of each.
 
     Raises DataError: no run there, a run without crops, labels that are not readable or lack
     columns, a value that cannot be used, too many rows that match nothing, a row that fits several
@@ -117,7 +123,7 @@ def read_crop_table(run: str | Path, labels: Path) -> dict[str, list[LabelledCro
                     scene=label.scene,
                     shot=label.as_shot or str(crop.shot),
                     track=str(crop.track),
-                    character=crop.character,
+                    character=label.as_character or crop.character,
                     ordinal=crop.ordinal,
                     votes=label.votes,
                 )
@@ -133,10 +139,13 @@ def _read_labels(labels: Path) -> list[_Label]:
         wanted.append("track (or ordinal and character)")
     if wanted:
         raise DataError(f"{labels}: no column {', '.join(wanted)}; it has {', '.join(columns) or 'none'}")
-    rows = [_label(labels, f"row {n}", record) for n, record in enumerate(records, 1) if record.get("emotion")]
+    numbered = [(n, r) for n, r in enumerate(records, 1) if r.get("as_character", "") != NOT_A_CHARACTER]
+    if nobody := len(records) - len(numbered):
+        _log.warning("%s: %d of %d rows show no character and are left out", labels, nobody, len(records))
+    rows = [_label(labels, f"row {n}", record) for n, record in numbered if record.get("emotion")]
     if not rows:
         raise DataError(f"{labels}: none of its {len(records)} rows has an emotion; fill in the column 'emotion'")
-    if empty := len(records) - len(rows):
+    if empty := len(numbered) - len(rows):
         _log.warning("%s: %d of %d rows have no emotion and are left out", labels, empty, len(records))
     return rows
 
@@ -181,6 +190,7 @@ def _label(labels: Path, row: str, record: Mapping[str, str]) -> _Label:
         character=record.get("character", ""),
         votes=_votes(labels, row, record),
         as_shot=record.get("as_shot", ""),
+        as_character=record.get("as_character", ""),
     )
     if label.track is None and (label.ordinal is None or not label.character):
         raise DataError(f"{labels}: {row}: names no crop; fill in track, or ordinal and character")
@@ -266,10 +276,13 @@ def _match(seen: Iterable[_Seen], rows: Iterable[_Label], labels: Path) -> tuple
             if other.says() != label.says():
                 raise DataError(
                     f"{labels}: {other.row} and {label.row}: both are about {crop.character} (track {crop.track}) in "
-                    f"frame {crop.ordinal}, as {other.emotion} of {other.split} and {label.emotion} of {label.split}; "
-                    "remove one"
+                    f"frame {crop.ordinal}, as {_said(other)} and {_said(label)}; remove one"
                 )
     return chosen, lost
+
+
+def _said(label: _Label) -> str:
+    return f"{label.emotion}{label.as_character and ' ' + label.as_character} of {label.split}"
 
 
 def _names(film: str, seen: Iterable[_Seen]) -> dict[_Seen, str]:

@@ -1,0 +1,366 @@
+// Ties the page together: opens a film, and keeps picture, overlay, timeline and panel at the same frame.
+
+import { columns, get } from "./api.js";
+import { Clock, timecode } from "./clock.js";
+import { element, palette } from "./colours.js";
+import { Corrections } from "./corrections.js";
+import { Filter } from "./filter.js";
+import { bindKeys } from "./keys.js";
+import { Labels } from "./labels.js";
+import { Overlay } from "./overlay.js";
+import { letters, Panel } from "./panel.js";
+import { Picture } from "./picture.js";
+import { Timeline } from "./timeline.js";
+
+const by = (id) => document.getElementById(id);
+const TRAIL = 96; // frames of a track's way
+
+const overlay = new Overlay(by("overlay"));
+const filter = new Filter();
+let run, film, picture, frame, selected, speaking;
+
+const timeline = new Timeline(
+  { overview: by("overview"), detail: by("detail"), lanes: by("lanes"), playhead: by("playhead"), tip: by("tip") },
+  (seconds) => picture.seek(film.clock.shown(film.clock.at(seconds))),
+);
+const panel = new Panel(
+  { figures: by("figures"), nobody: by("nobody"), correction: by("correction"), whom: by("whom"), emotions: by("emotions"), names: by("names"), known: by("known-names") },
+  { select, say },
+);
+
+function notice(text, alarm = false) {
+  by("notice").textContent = text;
+  by("notice").classList.toggle("alarm", alarm);
+}
+
+const failed = (error) => notice(error.message, true);
+
+async function openFilm(id, ordinal) {
+  picture?.close();
+  picture = frame = selected = null;
+  document.body.dataset.state = "opening";
+  by("waiting").hidden = false;
+  notice("");
+  const corrections = new Corrections(id, changed);
+  const path = `/api/films/${id}`;
+  const [facts, table] = await Promise.all([get(path), columns(`${path}/table`), corrections.load()]);
+  const clock = new Clock(facts, table);
+  film = {
+    facts, table, clock, corrections, filter, version: 0,
+    colours: palette(facts.emotions),
+    emotions: [...new Set([...run.emotions, ...facts.emotions])].filter((name) => name !== "uncertain"),
+    labels: new Labels(id, facts.frames, show, failed),
+  };
+  names();
+  by("title").textContent = facts.name;
+  document.title = `${facts.name} – insideout view`;
+  choices();
+  fit();
+  timeline.open(film);
+  filtered();
+  picture = new Picture({ video: by("video"), frozen: by("frozen"), still: by("still") }, clock, id, {
+    frame: shown,
+    playing,
+    mode: (why) => { by("stage").dataset.mode = picture?.mode ?? "stills"; notice(why); fit(); },
+    missing: (at) => notice(`Frame ${at} cannot be decoded: its data is damaged or missing.`, true),
+  });
+  by("stage").dataset.mode = picture.mode;
+  if (facts.problem) picture.useNone(facts.problem);
+  else count(picture, path);
+  if (ordinal) picture.seekOrdinal(ordinal);
+}
+
+// Time stamps of all frames take the server a moment; until then only the sampled frames are known by number.
+async function count(opened, path) {
+  try {
+    const index = await columns(`${path}/index`);
+    if (opened !== picture) return;
+    film.clock.complete(index);
+    picture.recount();
+    by("stage").dataset.counted = "yes";
+    if (index.headers.get("X-Stamps-Tell") === "no") picture.useStills("The time stamps of this film do not tell its frames apart");
+    await get(`${path}/check`);
+  } catch (error) {
+    if (opened !== picture) return;
+    picture.useNone(error.message);
+    notice(error.message, true);
+  }
+}
+
+// A frame is on screen.
+function shown(found) {
+  frame = found;
+  by("waiting").hidden = true;
+  document.body.dataset.state = "shown";
+  show();
+  const { clock } = film, seconds = clock.seconds(found.pts);
+  timeline.follow(seconds, picture?.playing);
+  const shot = clock.shot(found.pts);
+  const at = found.ordinal < 0 ? "–" : `${clock.counted ? "" : "≈ "}${found.ordinal.toLocaleString("en")}`;
+  by("where").replaceChildren(
+    element("b", {}, timecode(seconds)), ` / ${timecode(clock.length).slice(0, -4)}`,
+    element("span", {}, `frame ${at}`), element("span", {}, `shot ${shot}`),
+  );
+  if (!picture?.playing) settled(seconds, shot);
+}
+
+function settled(seconds, shot) {
+  clearTimeout(speaking);
+  speaking = setTimeout(() => {
+    if (!frame || !film) return;
+    const who = (figures() ?? []).map((one) => `${one.seen.character} ${one.seen.emotion}`).join(", ");
+    const lanes = by("lanes");
+    lanes.setAttribute("aria-valuemax", film.clock.length.toFixed(2));
+    lanes.setAttribute("aria-valuenow", seconds.toFixed(2));
+    lanes.setAttribute("aria-valuetext", `${timecode(seconds)}, frame ${frame.ordinal}, shot ${shot}: ${who || "nobody"}`);
+    history.replaceState(null, "", `#${film.facts.film}/${frame.ordinal}`);
+  }, 200);
+}
+
+// The labels that stand for the frame on screen; null while they are on the way.
+function figures() {
+  const found = film.labels.of(frame.labelled);
+  if (found === null) return null;
+  if (!found.some((one) => one.track === selected)) {
+    const area = ({ box }) => box[2] * box[3];
+    selected = [...found].sort((a, b) => area(b) - area(a))[0]?.track ?? selected;
+  }
+  return found.map((one) => {
+    const seen = film.corrections.seen(one.ordinal, one.track, one.character, one.emotion);
+    return Object.assign(one, { seen, match: filter.fits(seen, one.certainty), selected: one.track === selected });
+  });
+}
+
+function show() {
+  if (!film || !frame) return;
+  const stage = by("stage").dataset, found = figures();
+  overlay.draw(found ?? [], film.labels.before(frame.labelled, TRAIL), film.colours);
+  Object.assign(stage, { ordinal: frame.ordinal, labelled: frame.labelled, drawn: found ? frame.labelled : "waiting" });
+  if (found === null) return;
+  const why = { "-1": "Nobody.", "-2": "Not known: this frame was not looked at, or failed." };
+  panel.draw(found, why[frame.labelled] ?? "Nobody.", film);
+  if (found.length) by("split").value = film.corrections.split(found[0].shot) || chosenSplit.get(found[0].shot) || "train";
+}
+
+const chosenSplit = new Map();
+
+function changed() {
+  if (!film) return;
+  film.version += 1;
+  names();
+  by("undo").disabled = !film.corrections.done.length;
+  filtered();
+}
+
+// Names that can be given: those of the pack, of the film, and those that were given before.
+function names() {
+  const given = [...film.corrections.rows.values()].map((row) => row.as_character);
+  const all = new Set([...run.characters, ...film.facts.characters, ...given]);
+  all.delete("-");
+  all.delete("");
+  film.names = [...all];
+  film.letters = letters(film.names);
+  by("letters").replaceChildren(...[...film.letters.keys()].flatMap((letter) => [element("kbd", {}, letter), " "]));
+}
+
+function select(track) {
+  selected = track;
+  show();
+}
+
+function turn(by_) {
+  const found = figures();
+  if (!found?.length) return;
+  const at = found.findIndex((one) => one.track === selected);
+  select(found[(at + by_ + found.length) % found.length].track);
+}
+
+async function say(what) {
+  const figure = figures()?.find((one) => one.selected);
+  if (!figure) return;
+  const scope = document.querySelector("input[name=scope]:checked").value;
+  try {
+    const rows = await film.corrections.say(figure, scope, what, chosenSplit.get(figure.shot));
+    const said = what.nobody ? "not a character" : what.emotion ?? what.as_character;
+    const where = scope === "frame" ? `frame ${figure.ordinal}` : `track ${figure.track}, ${rows} frame${rows === 1 ? "" : "s"}`;
+    by("saved").textContent = `Saved: ${figure.character} is ${said} (${where}).`;
+  } catch (error) {
+    by("saved").textContent = "";
+    failed(error);
+  }
+}
+
+async function undo() {
+  try {
+    const figure = await film.corrections.undo();
+    if (figure) by("saved").textContent = `Taken back: what was said of ${figure.character} in frame ${figure.ordinal}.`;
+  } catch (error) {
+    failed(error);
+    await film.corrections.load();
+  }
+}
+
+function playing(now) {
+  by("play").textContent = now ? "❚❚" : "▶";
+  by("play").setAttribute("aria-label", now ? "Pause" : "Play");
+  by("stage").dataset.playing = now ? "yes" : "no";
+  if (!now && frame) shown(frame);
+}
+
+function shot(by_) {
+  const { clock } = film, now = clock.shot(frame.pts), first = clock.shots[now][2];
+  // Back from within a shot leads to its own start first.
+  const target = by_ < 0 && frame.pts > first ? now : Math.min(Math.max(0, now + by_), clock.shots.length - 1);
+  picture.pause();
+  picture.seek(clock.shown(clock.shots[target][2]));
+}
+
+function match(by_) {
+  const { table, clock } = film, found = timeline.matches;
+  if (!found.length) return;
+  const here = frame.pts, before = (i) => table.pts[found[i][0]] < here, after = (i) => table.pts[found[i][0]] > here;
+  let i = by_ > 0 ? found.findIndex((_, n) => after(n)) : found.findLastIndex((_, n) => before(n));
+  if (i < 0) i = by_ > 0 ? 0 : found.length - 1; // around the end
+  picture.pause();
+  picture.seek(clock.place(table.ordinal[found[i][0]]));
+  by("match-count").textContent = `${i + 1} of ${found.length}`;
+}
+
+function filtered() {
+  filter.character = by("filter-character").value;
+  filter.emotion = by("filter-emotion").value;
+  filter.least = by("filter-least").value / 100;
+  filter.most = by("filter-most").value / 100;
+  by("range-text").textContent = `${by("filter-least").value}–${by("filter-most").value} %`;
+  if (!film) return;
+  film.version += 1;
+  timeline.change();
+  const count = timeline.matches.length;
+  by("match-count").textContent = filter.active ? `${count} match${count === 1 ? "" : "es"}` : "everybody";
+  for (const id of ["next-match", "previous-match"]) by(id).disabled = !count;
+  show();
+}
+
+function choices() {
+  const fill = (id, all, values) => {
+    const before = by(id).value;
+    by(id).replaceChildren(element("option", { value: "" }, all), ...values.map((value) => element("option", { value }, value)));
+    by(id).value = values.includes(before) ? before : "";
+  };
+  fill("filter-character", "everybody", film.names);
+  fill("filter-emotion", "any emotion", [...film.emotions, "uncertain"]);
+  by("legend").replaceChildren(
+    ...[...film.emotions, "uncertain"].map((name) => {
+      const swatch = element("i", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = film.colours(name).colour;
+      return element("span", {}, swatch, name);
+    }),
+  );
+}
+
+// The picture keeps the film's shape, pixels that are not square included.
+function fit() {
+  if (!film) return;
+  const { width, height, aspect } = film.facts, stage = by("stage");
+  const wide = Math.min(stage.clientWidth, stage.clientHeight * aspect);
+  by("screen").style.width = `${wide}px`;
+  by("screen").style.height = `${wide / aspect}px`;
+  overlay.resize(width, height);
+  show();
+}
+
+function layer(button) {
+  const now = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(now));
+  overlay.layers[button.dataset.layer] = now;
+  show();
+}
+
+const actions = {
+  play: () => picture.toggle(),
+  step: (frames) => picture.step(frames),
+  shot,
+  match,
+  first: () => { picture.pause(); picture.seek(0); },
+  last: () => { picture.pause(); picture.seek(film.clock.pts.length - 1); },
+  emotion: (i) => film.emotions[i] && say({ emotion: film.emotions[i] }),
+  name: (letter) => film.letters.has(letter) && say({ as_character: film.letters.get(letter) }),
+  nobody: () => say({ nobody: true }),
+  turn,
+  undo,
+  scope: () => {
+    const other = document.querySelector("input[name=scope]:not(:checked)");
+    other.checked = true;
+    by("saved").textContent = other.value === "track" ? "Corrections are now of the whole track." : "Corrections are now of this frame.";
+  },
+  masks: () => layer(document.querySelector("[data-layer=masks]")),
+  zoom: (factor) => timeline.zoom(factor),
+  all: () => timeline.all(),
+  help: () => by("help").showModal(),
+  ready: () => Boolean(film && picture && frame),
+};
+
+function bind() {
+  const click = (id, what) => by(id).addEventListener("click", () => actions.ready() && what());
+  click("play", actions.play);
+  click("back", () => actions.step(-1));
+  click("forward", () => actions.step(1));
+  click("previous-shot", () => shot(-1));
+  click("next-shot", () => shot(1));
+  click("previous-match", () => match(-1));
+  click("next-match", () => match(1));
+  click("zoom-in", () => actions.zoom(0.5));
+  click("zoom-out", () => actions.zoom(2));
+  click("zoom-all", actions.all);
+  click("undo", undo);
+  by("help-button").addEventListener("click", actions.help);
+  by("filter").addEventListener("input", filtered);
+  by("filter").addEventListener("submit", (event) => event.preventDefault());
+  by("filter").addEventListener("reset", () => setTimeout(filtered));
+  by("films").addEventListener("change", () => openFilm(by("films").value).catch(failed));
+  by("other-name").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = by("other").value.trim();
+    if (name && actions.ready()) say({ as_character: name });
+    by("other").value = "";
+    by("stage").focus();
+  });
+  by("split").addEventListener("change", async () => {
+    const now = figures()?.[0]?.shot;
+    if (now === undefined) return;
+    chosenSplit.set(now, by("split").value);
+    try {
+      await film.corrections.assign(now, by("split").value);
+      by("saved").textContent = `Shot ${now} is for ${by("split").value}.`;
+    } catch (error) { failed(error); }
+  });
+  for (const button of document.querySelectorAll("[data-layer]")) button.addEventListener("click", () => layer(button));
+  by("overlay").addEventListener("click", (event) => {
+    const figure = frame && overlay.at(event);
+    if (figure) select(figure.track); else if (actions.ready()) actions.play();
+  });
+  new ResizeObserver(fit).observe(by("stage"));
+  new ResizeObserver(() => timeline.change()).observe(by("lanes"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.change());
+  // What another tab has said meanwhile.
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && film) film.corrections.load().catch(failed); });
+  addEventListener("focus", () => film?.corrections.load().catch(failed));
+  bindKeys(actions);
+}
+
+async function start() {
+  bind();
+  run = await get("/api/run");
+  by("annotations").textContent = run.annotations;
+  by("no-crops").hidden = run.crops;
+  by("films").replaceChildren(...run.films.map((one) => element("option", { value: one.film }, one.name)));
+  by("film-choice").hidden = run.films.length < 2;
+  by("title").hidden = run.films.length > 1;
+  const [asked, ordinal] = location.hash.slice(1).split("/");
+  const first = run.films.find((one) => one.film === asked) ?? run.films[0];
+  if (!first) return notice("This run has no film.", true);
+  by("films").value = first.film;
+  await openFilm(first.film, first.film === asked ? Number.parseInt(ordinal, 10) || 0 : 0);
+}
+
+start().catch(failed);

@@ -1,0 +1,274 @@
+// The timeline: who is on screen when and with what emotion, shots and matches; zoom, and click to seek.
+
+import { clockText, last } from "./clock.js";
+
+const NAME = 92, SHOTS = 14, LANE = 22, AXIS = 18, GAP = 3, OVERVIEW = 26;
+const STEPS = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+const FIRST_S = 900; // so much of a long film is shown at first
+
+export class Timeline {
+  constructor(parts, seek) {
+    Object.assign(this, parts, { seek }); // overview, detail (canvases), lanes, playhead, tip
+    this.film = null;
+    this.now = 0;
+    const point = (event) => this.#time(event.clientX - this.lanes.getBoundingClientRect().left);
+    this.lanes.addEventListener("pointerdown", (event) => {
+      if (!this.film || event.button) return;
+      this.lanes.setPointerCapture(event.pointerId);
+      this.seek(point(event));
+    });
+    this.lanes.addEventListener("pointermove", (event) => {
+      if (!this.film) return;
+      if (this.lanes.hasPointerCapture(event.pointerId)) this.seek(point(event));
+      this.#tell(event, point(event));
+    });
+    this.lanes.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+    this.lanes.addEventListener("wheel", (event) => {
+      if (!this.film) return;
+      event.preventDefault();
+      const across = event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
+      if (across) this.#look(this.from + (event.deltaX || event.deltaY) * this.#perPixel(), this.span);
+      else this.zoom(Math.exp(event.deltaY / 400), point(event));
+    }, { passive: false });
+    const jump = (event) => {
+      if (!this.film || !(event.buttons & 1)) return;
+      const shown = this.overview.getBoundingClientRect();
+      const time = ((event.clientX - shown.left - NAME) / (shown.width - NAME)) * this.film.clock.length;
+      this.seek(Math.max(0, time));
+      this.#look(time - this.span / 2, this.span);
+    };
+    this.overview.addEventListener("pointerdown", (event) => { this.overview.setPointerCapture(event.pointerId); jump(event); });
+    this.overview.addEventListener("pointermove", jump);
+  }
+
+  open(film) {
+    this.film = film;
+    const { table } = film;
+    this.first = Int32Array.from(table.labelled, (ordinal) => (ordinal < 0 ? 0 : last(table.seen_ordinal, ordinal - 1) + 1));
+    this.from = 0;
+    this.span = Math.min(film.clock.length, Math.max(FIRST_S, film.clock.length / 12));
+    this.now = 0;
+    this.change();
+  }
+
+  // Labels, corrections, matches or the size of the window have changed.
+  change() {
+    if (!this.film) return;
+    this.#order();
+    this.#paintOverview();
+    this.draw();
+  }
+
+  zoom(factor, around = this.now) {
+    const span = Math.min(this.film.clock.length, Math.max(0.5, this.span * factor));
+    this.#look(around - ((around - this.from) / this.span) * span, span);
+  }
+
+  all() { this.#look(0, this.film.clock.length); }
+
+  // Follow the film: a frame is shown at this time, in seconds.
+  follow(seconds, playing) {
+    this.now = seconds;
+    const inside = seconds >= this.from && seconds <= this.from + this.span;
+    if (!inside) this.#look(playing ? seconds - this.span * 0.1 : seconds - this.span / 2, this.span);
+    else this.#place();
+  }
+
+  #look(from, span) {
+    this.span = span;
+    this.from = Math.min(Math.max(0, from), Math.max(0, this.film.clock.length - span));
+    this.draw();
+  }
+
+  #width() { return Math.max(50, this.lanes.clientWidth - NAME); }
+  #perPixel() { return this.span / this.#width(); }
+  #x(seconds) { return NAME + (seconds - this.from) / this.#perPixel(); }
+  #time(x) { return Math.min(Math.max(0, this.from + (x - NAME) * this.#perPixel()), this.film.clock.length); }
+
+  // Lanes by time on screen; what nobody is called any more goes, new names come last.
+  #order() {
+    const { table, facts, corrections, filter } = this.film;
+    const seen = [], count = new Map();
+    for (let i = 0; i < table.seen_ordinal.length; i++) {
+      const found = corrections.seen(
+        table.seen_ordinal[i], table.seen_track[i], facts.characters[table.seen_character[i]], facts.emotions[table.seen_emotion[i]],
+      );
+      found.match = filter.fits(found, table.seen_certainty[i]);
+      seen.push(found);
+      if (!found.nobody) count.set(found.character, (count.get(found.character) ?? 0) + 1);
+    }
+    this.seen = seen;
+    this.names = [...count.keys()].sort((a, b) => count.get(b) - count.get(a) || (a < b ? -1 : 1));
+    this.places = new Map(this.names.map((name, i) => [name, i]));
+    this.matches = filter.active ? filter.stretches(this.film) : [];
+  }
+
+  // Draw the blocks of a stretch of time into a context: x(seconds), lane(i) -> [top, height].
+  #blocks(g, from, to, x, lane) {
+    const { table, clock, colours } = this.film;
+    const begin = Math.max(0, last(table.begin, clock.at(from)));
+    for (let i = begin; i < table.begin.length && clock.seconds(table.begin[i]) <= to; i++) {
+      const ordinal = table.labelled[i];
+      if (ordinal < 0) continue;
+      const left = x(clock.seconds(table.begin[i])), width = Math.max(0.6, x(clock.seconds(table.end[i])) - left + 0.25);
+      const here = [];
+      for (let n = this.first[i]; n < table.seen_ordinal.length && table.seen_ordinal[n] === ordinal; n++) here.push(n);
+      for (const n of here) {
+        const seen = this.seen[n];
+        if (seen.nobody) continue;
+        const same = here.filter((other) => this.seen[other].character === seen.character && !this.seen[other].nobody);
+        const [top, height] = lane(this.places.get(seen.character)), share = height / same.length;
+        g.globalAlpha = seen.match ? 1 : 0.18;
+        g.fillStyle = colours(seen.emotion).colour;
+        g.fillRect(left, top + share * same.indexOf(n), width, Math.max(1, share - (same.length > 1 ? 1 : 0)));
+      }
+    }
+    g.globalAlpha = 1;
+  }
+
+  #paintOverview() {
+    this.overview.hidden = false;
+    const { clock } = this.film, g = this.#fit(this.overview, OVERVIEW), width = this.#width();
+    const look = this.#colours();
+    const scale = width / clock.length, each = OVERVIEW / Math.max(1, this.names.length);
+    g.fillStyle = look.lane;
+    g.fillRect(NAME, 0, width, OVERVIEW);
+    this.#blocks(g, 0, clock.length, (seconds) => NAME + seconds * scale, (i) => [i * each, Math.max(1, each - 0.5)]);
+    g.fillStyle = look.ink;
+    for (const [first, end] of this.matches) {
+      const at = this.#stretch(first, end);
+      g.fillRect(NAME + at[0] * scale, OVERVIEW - 3, Math.max(1.5, (at[1] - at[0]) * scale), 3);
+    }
+    this.painted = document.createElement("canvas");
+    this.painted.width = this.overview.width;
+    this.painted.height = this.overview.height;
+    this.painted.getContext("2d").drawImage(this.overview, 0, 0);
+  }
+
+  #stretch(first, end) {
+    const { table, clock } = this.film;
+    return [clock.seconds(table.begin[first]), clock.seconds(table.end[end])];
+  }
+
+  draw() {
+    if (!this.film) return;
+    this.overview.hidden = this.span >= this.film.clock.length * 0.999; // it would say the same twice
+    const { clock, facts } = this.film, look = this.#colours();
+    const lanes = Math.max(1, this.names.length), row = SHOTS + GAP, marks = this.matches.length ? 8 : 0;
+    const height = row + lanes * (LANE + GAP) + marks + AXIS;
+    const g = this.#fit(this.detail, height), x = (seconds) => this.#x(seconds), right = NAME + this.#width();
+    const to = this.from + this.span;
+    g.save();
+    g.beginPath();
+    g.rect(NAME, 0, right - NAME, height);
+    g.clip();
+    g.font = "11px system-ui, sans-serif";
+    g.textBaseline = "middle";
+    for (let i = clock.shot(clock.at(this.from)); i < facts.shots.length; i++) {
+      const [, , start, end] = facts.shots[i], left = x(clock.seconds(start)), wide = x(clock.seconds(end)) - left;
+      if (clock.seconds(start) > to) break;
+      g.fillStyle = i % 2 ? look.lane : look.mark;
+      g.fillRect(left, 0, wide, SHOTS);
+      if (wide > 30) {
+        g.fillStyle = look.soft;
+        g.fillText(String(i), Math.max(left, NAME) + 4, SHOTS / 2 + 1);
+      }
+    }
+    for (let i = 0; i < lanes; i++) {
+      g.fillStyle = look.lane;
+      g.fillRect(NAME, row + i * (LANE + GAP), right - NAME, LANE);
+    }
+    this.#blocks(g, this.from, to, x, (i) => [row + i * (LANE + GAP), LANE]);
+    g.fillStyle = look.page;
+    for (let i = clock.shot(clock.at(this.from)) + 1; i < facts.shots.length; i++) {
+      const at = clock.seconds(facts.shots[i][2]);
+      if (at > to) break;
+      if (this.span < 400) g.fillRect(x(at) - 0.5, row, 1, lanes * (LANE + GAP));
+    }
+    const bottom = row + lanes * (LANE + GAP);
+    g.fillStyle = look.ink;
+    for (const [first, end] of this.matches) {
+      const at = this.#stretch(first, end);
+      if (at[1] >= this.from && at[0] <= to) g.fillRect(x(at[0]), bottom, Math.max(2, x(at[1]) - x(at[0])), 4);
+    }
+    const step = STEPS.find((one) => this.span / one <= this.#width() / 80) ?? 7200;
+    g.strokeStyle = look.line;
+    g.fillStyle = look.soft;
+    for (let at = Math.ceil(this.from / step) * step; at <= to; at += step) {
+      g.fillRect(x(at), bottom + marks, 1, 5);
+      const text = step < 1 ? `${clockText(at)}.${String(Math.round((at % 1) * 100)).padStart(2, "0")}` : clockText(at + 1e-6);
+      g.fillText(text, x(at) + 4, bottom + marks + AXIS / 2 + 1);
+    }
+    g.restore();
+    g.textBaseline = "middle";
+    g.fillStyle = look.soft;
+    g.font = "11px system-ui, sans-serif";
+    g.fillText("shots", 0, SHOTS / 2 + 1);
+    if (marks) g.fillText("matches", 0, bottom + 3);
+    g.fillStyle = look.ink;
+    g.font = "600 13px system-ui, sans-serif";
+    this.names.forEach((name, i) => g.fillText(this.#short(g, name), 0, row + i * (LANE + GAP) + LANE / 2));
+    this.#place();
+  }
+
+  #short(g, name) {
+    let text = name;
+    while (text.length > 1 && g.measureText(text).width > NAME - 10) text = text.slice(0, -1);
+    return text === name ? name : `${text.slice(0, -1)}…`;
+  }
+
+  // The playhead, here and in the overview, and the part of the film that is shown.
+  #place() {
+    const { clock } = this.film, scale = this.#width() / clock.length, g = this.overview.getContext("2d");
+    this.playhead.style.transform = `translateX(${this.#x(this.now)}px)`;
+    this.playhead.hidden = this.now < this.from || this.now > this.from + this.span;
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.clearRect(0, 0, this.overview.width, this.overview.height);
+    g.drawImage(this.painted, 0, 0);
+    g.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    const look = this.#colours();
+    if (this.span < clock.length * 0.999) {
+      const left = NAME + this.from * scale, right = left + Math.max(3, this.span * scale);
+      g.fillStyle = look.veil;
+      g.fillRect(NAME, 0, left - NAME, OVERVIEW);
+      g.fillRect(right, 0, NAME + this.#width() - right, OVERVIEW);
+      g.strokeStyle = look.ink;
+      g.lineWidth = 1.5;
+      g.strokeRect(left, 0.75, right - left, OVERVIEW - 1.5);
+    }
+    g.fillStyle = look.head;
+    g.fillRect(NAME + this.now * scale - 1, 0, 2, OVERVIEW);
+  }
+
+  #tell(event, seconds) {
+    const { clock, table, facts } = this.film, pts = clock.at(seconds);
+    const i = last(table.begin, pts), ordinal = i >= 0 && pts < table.end[i] ? table.labelled[i] : -2;
+    const shot = clock.shot(pts), lines = [`${clockText(seconds)} · shot ${shot}`];
+    for (let n = this.first[Math.max(0, i)]; ordinal >= 0 && n < table.seen_ordinal.length && table.seen_ordinal[n] === ordinal; n++) {
+      const seen = this.seen[n];
+      lines.push(`${seen.nobody ? "not a character" : seen.character}: ${seen.emotion} (${Math.round(table.seen_certainty[n] * 100)} %)`);
+    }
+    if (facts.shots.length && ordinal === -2) lines.push("not known");
+    this.tip.textContent = lines.join("\n");
+    this.tip.hidden = seconds < this.from || event.clientX < this.lanes.getBoundingClientRect().left + NAME;
+    const box = this.tip.offsetParent.getBoundingClientRect(), wide = this.tip.offsetWidth;
+    this.tip.style.left = `${Math.min(event.clientX - box.left + 12, box.width - wide - 4)}px`;
+    this.tip.style.top = `${this.lanes.offsetTop - this.tip.offsetHeight - 4}px`;
+  }
+
+  #fit(canvas, height) {
+    const ratio = devicePixelRatio || 1, width = this.lanes.clientWidth;
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    canvas.style.height = `${height}px`;
+    const g = canvas.getContext("2d");
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    return g;
+  }
+
+  #colours() {
+    const style = getComputedStyle(document.documentElement);
+    const names = ["page", "ink", "soft", "line", "lane", "mark", "veil", "head"];
+    return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  }
+}
