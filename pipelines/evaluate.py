@@ -11,10 +11,16 @@ import typer
 def evaluate(
     pack: Annotated[Path, typer.Argument(help="Folder of a model pack.")],
     data: Annotated[
-        Path, typer.Option(help="Folders per split and emotion, or a YOLO export with data.yaml for the segmenter.")
+        Path,
+        typer.Option(
+            help="Folders per split and emotion; a run, with --labels; for the segmenter a YOLO export with data.yaml."
+        ),
     ],
     split: Annotated[str, typer.Option(help="Which split is scored: train, valid or test.")] = "valid",
     against: Annotated[Path | None, typer.Option(help="A second pack to compare with, crop by crop.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Table of labels (CSV, Parquet) for --data DIR of `insideout label --crops`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where it is written; runs/evaluate/PACK-SPLIT by default.")] = None,
     shots: Annotated[
         Path | None, typer.Option(help="Segmenter: CSV of shots (shot, start_ordinal, end_ordinal) for its intervals.")
@@ -27,8 +33,8 @@ def evaluate(
         from insideout.evaluation.segmenter_report import report_segmenter
         from insideout.packs import load_pack
 
-        if against:
-            raise UsageError("--against compares emotion classifiers; a segmenter is scored by itself")
+        if against or labels:
+            raise UsageError("--against and --labels are for emotion classifiers; a segmenter is scored by itself")
         target = out or Path("runs/evaluate") / f"{pack.resolve().name}-segmenter-{split}"
         lines = report_segmenter(load_pack(pack), data, split, target, shots=shots, device=device)
         lines += ["", f"written: {target}/metrics.json, table.md"]
@@ -37,6 +43,7 @@ def evaluate(
         from insideout.evaluation.tables import screen_lines
 
         target = out or Path("runs/evaluate") / f"{pack.resolve().name}-{split}"
-        lines = screen_lines(evaluate_export(pack, data, split, target, against=against, device=device), target)
+        found = evaluate_export(pack, data, split, target, labels=labels, against=against, device=device)
+        lines = screen_lines(found, target)
     for line in lines:
         typer.echo(line)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from insideout import __version__
+from insideout.datasets.crop_table import read_crop_table
 from insideout.datasets.labelled import SPLITS, CropList, LabelledCrop, read_export
 from insideout.errors import DataError, UsageError
 from insideout.evaluation import calibration, intervals, metrics
@@ -39,19 +40,29 @@ _FIT = ("nll", "ece")
 
 
 def evaluate_export(
-    pack: Path, data: Path, split: str, out: Path, *, against: Path | None = None, device: str = "cpu"
+    pack: Path,
+    data: Path,
+    split: str,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    against: Path | None = None,
+    resamples: int = RESAMPLES,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Score the classifier of a pack on a split of a classification export, as `evaluate` does.
 
-    The `train` split teaches the baselines. Raises UsageError for an unknown split, DataError for one
-    that is not there, PackError for a folder that is no pack, and what `evaluate` raises.
+    With a table of `labels`, `data` is a run whose crops it labels (see `read_crop_table`). The `train` split
+    teaches the baselines. Raises UsageError for an unknown split, DataError for one that is not there,
+    PackError for a folder that is no pack, and what `evaluate` and `read_crop_table` raise.
     """
     if split not in SPLITS:
         raise UsageError(f"there is no split called {split}; choose one of {', '.join(SPLITS)}")
     loaded, other = load_pack(pack), load_pack(against) if against else None
-    export = read_export(data)
+    export = read_export(data) if labels is None else read_crop_table(data, labels)
     if split not in export:
-        raise DataError(f"{data}: has no {split} folder; there is {' and '.join(export)}: give --split one of these")
+        where = f"{data}: has no {split} folder" if labels is None else f"{labels}: has no row for {split}"
+        raise DataError(f"{where}; there is {' and '.join(export)}: give --split one of these")
     return evaluate(
         loaded.emotion,
         export[split],
@@ -59,7 +70,7 @@ def evaluate_export(
         out,
         against=other.emotion if other else None,
         facts={
-            "data": {"path": str(data), "split": split},
+            "data": {"path": str(data), "split": split} | ({"labels": str(labels)} if labels else {}),
             "packs": {
                 name: {"path": str(path), "name": found.name, "digest": found.digest}
                 for name, path, found in (("pack", pack, loaded), ("against", against, other))
@@ -68,6 +79,7 @@ def evaluate_export(
         },
         title=f"{loaded.name} on {split}" + (f", against {other.name}" if other else ""),
         notes=["the training crops themselves are scored: no figure says anything of new shots"] * (split == "train"),
+        resamples=resamples,
         device=device,
     )
 
