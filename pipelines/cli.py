@@ -12,7 +12,7 @@ import typer
 from insideout.errors import InsideoutError, UsageError
 from insideout.messages import LEFT_OUT, shown
 from pipelines.cli_analyse import analyse
-from pipelines.cli_answer import ask, render
+from pipelines.cli_answer import ask, diff, render
 from pipelines.cli_data import data_app
 from pipelines.cli_pack import pack_app
 from pipelines.cli_train import absolute, train_app
@@ -40,6 +40,7 @@ app.command()(analyse)
 app.command()(view)
 app.command()(ask)
 app.command()(render)
+app.command()(diff)
 
 #: So many films are opened before Ray is started, so that a wrong path is answered at once.
 _PROBED = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -129,3 +130,41 @@ def render(
     for note in done.notes:
         typer.echo(note)
     typer.echo(f"film: {shown(out)}")
+
+
+def diff(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="An output folder of `insideout label`.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one over the same films.")],
+    html: Annotated[str | None, typer.Option(help="Write a page with the changed frames side by side.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of words.")] = False,
+    most: Annotated[int, typer.Option(min=0, help="Frames to list of those that changed most.")] = 12,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Compare emotions of tracks instead of single frames.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all resampling.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of each interval.")] = 10_000,
+) -> None:
+    """Say what changed from one run to another: per character and emotion, and in which frames most."""
+    from insideout.compare import compare_runs
+    from insideout.compare.page import render_page
+    from insideout.compare.words import lines
+    from insideout.outfile import new_file
+    from pipelines.progress import Tally
+
+    with Tally("comparing") as progress:
+        found = compare_runs(
+            run_a, run_b, fused=fused, most=most, seed=seed, resamples=resamples,
+            begin=progress.start, tell=progress.advance,
+        )  # fmt: skip
+    if html:
+        page = render_page(found)
+        with new_file(html) as path:
+            path.write_text(page, encoding="utf-8")
+    if as_json:
+        # Escaped: then no name in it can steer a terminal.
+        typer.echo(json.dumps(found.plain(), indent=2))
+        return
+    for line in lines(found):
+        typer.echo(line)
+    if html:
+        typer.echo(f"page: {shown(html)}")
