@@ -228,8 +228,11 @@ def report(run: Output) -> None:
 
 def _write_report(run: str) -> None:
     from insideout.report import write_report
+    from pipelines.progress import steps
 
-    typer.echo(f"report: {write_report(run)}")
+    with steps() as say:
+        written = write_report(run, say=say)
+    typer.echo(f"report: {written}")
 
 
 def main(commands: typer.Typer = app) -> None:

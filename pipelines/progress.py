@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from insideout.messages import printable
+
 _LOG_EVERY_S = 10.0
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Say what is being done, in one line of a terminal that goes when it is done; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    with Console(stderr=True).status("") as line:
+        yield lambda what: line.update(escape(printable(what)))
 
 
 class Tally:

@@ -60,13 +60,19 @@ def write_run(
     emotions: tuple[str, ...] = EMOTIONS,
     finished: bool = True,
     seed: int = 7,
+    pictures: tuple[bytes, ...] = (),
 ) -> Path:
-    """Write a run with characters, crops, duplicates (also of duplicates), failures and black frames."""
+    """Write a run with characters, crops, duplicates (also of duplicates), failures and black frames.
+
+    Crops are plain faces, or `pictures` by turns.
+    """
     rng = np.random.default_rng(seed)
     counts: dict[str, Any] = {"films": len(films), "frames": 0, "labelled": 0, "characters": 0}
     kinds: dict[str, Counter[str]] = {"dropped": Counter(), "failed": Counter()}
     for spec in films:
         sightings, frames, shots = _film_rows(spec, rng, crops, characters, emotions)
+        for place, row in enumerate(sightings if pictures else ()):
+            row["crop"] = pictures[place % len(pictures)]
         half = len(sightings) // 2
         _write(folder, f"characters/film={spec.film}/part-0.parquet", schema.CHARACTERS, sightings[:half])
         _write(folder, f"characters/film={spec.film}/part-1.parquet", schema.CHARACTERS, sightings[half:])

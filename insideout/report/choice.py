@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 #: A figure shows at most so many frames.
 SHOWN = 24
 EXTREMES = 12
+#: A head of more pixels makes no better portrait, and a track of fewer frames none that can be relied on.
+LARGE, STEADY = 160, 5
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,20 @@ def coarse_to_fine(count: int) -> list[int]:
 
 
 def faces(cast: Cast, usual: dict[int, int]) -> dict[int, int]:
-    """The row of the best portrait of each character: sure, of its usual emotion, with a large head."""
-    best: dict[int, tuple[tuple[bool, float], int]] = {}
-    for row, who in enumerate(cast.character.tolist()):
-        merit = float(cast.certainty[row] * np.sqrt(cast.head[row] + 1))
-        rank = (int(cast.reading[row]) == usual.get(who), merit)
-        if who not in best or rank > best[who][0]:
-            best[who] = (rank, row)
-    return {who: row for who, (_, row) in best.items()}
+    """The row of the best portrait of each character: of its usual emotion, sure, as its track is, with a large head.
+
+    That the track agrees, over many frames, keeps out the back of a head that is taken for a face once.
+    """
+    _, track = np.unique(cast.track, return_inverse=True)
+    steady = np.bincount(track, cast.certainty * (cast.reading == cast.fused)) / np.bincount(track)
+    merit = cast.certainty * steady[track] * np.minimum(cast.head, LARGE) * (np.bincount(track)[track] >= STEADY)
+    found = {}
+    for who in np.unique(cast.character).tolist():
+        own = np.flatnonzero(cast.character == who)
+        fitting = own[cast.reading[own] == usual.get(who)]
+        rows = fitting if len(fitting) else own
+        found[who] = int(rows[np.lexsort((-cast.certainty[rows], -merit[rows]))[0]])
+    return found
 
 
 def per_track(cast: Cast) -> list[int]:

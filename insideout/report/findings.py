@@ -60,7 +60,7 @@ class Findings:
         self.scenes: str | None = None
         self.labels: str | None = None
         self.notes: list[str] = []
-        self.note = f"computed for this page with {RESAMPLES:,} resamples; `insideout analyse` draws more"
+        self.note = f"computed for this page with {RESAMPLES:,} resamples (insideout analyse draws more)"
         emotions = tuple(str(name) for name in (run.manifest.get("pack") or {}).get("emotions") or ())
         self.errors: ErrorCounts | None = None
         if run.store.exists(ERRORS):
@@ -86,7 +86,7 @@ class Findings:
                 f"{where}: not an analysis of this version; run `insideout analyse {self._run.store.root}` again"
             ) from error
         self.scenes, self.labels = names
-        self.note = f"of `insideout analyse`, {self._resamples:,} resamples, seed {self._seed}"
+        self.note = f"those of insideout analyse, {self._resamples:,} resamples, seed {self._seed}"
 
     def of(self, screen: Screen) -> Analysis:
         """The analysis of one film: the one in the folder if its seconds are those of the screen, else a new one."""

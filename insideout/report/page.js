@@ -221,9 +221,9 @@
   }
 
   async function drawArc(place, film, who) {
-    const rows = film.arc.filter(([one]) => one === who).map(([, reading, time, share, low, high, shots]) => ({
+    const rows = film.arc.filter(([one]) => one === who).map(([, reading, time, share, low, high, shots, around]) => ({
       who, reading, time, share, low, high, emotion: film.readings[reading], colour: film.colours[reading], strength: strength(film, who),
-      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: `${shots} shots`, condition: film.around[`${who} ${time}`],
+      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: `${shots} shots`, condition: film.around[around],
     }));
     const view = await draw(place, "arc", { arc: rows }, (spec) => set(spec, { finish: film.length, step: stepOf(film.length, place) }));
     view.addEventListener("click", (event, item) => item?.datum?.condition && openAround(film, item.datum));
@@ -293,6 +293,7 @@
       if (place.dataset.chart === "timeline") await drawTimeline(place, film);
       else await (place.dataset.chart === "arc" ? drawArc : drawShares)(place, film, who);
     }
+    document.getElementById("without-scripts").remove();
     document.documentElement.dataset.drawn = "yes";
   }
   drawAll();

@@ -134,6 +134,10 @@ class FilmView:
         longest = sorted(own, key=lambda one: -one.seconds)[:LISTED]
         return sorted(longest, key=lambda one: one.start), len(own)
 
+    def has_arc(self, character: str) -> bool:
+        """Whether a character is in enough shots somewhere for its arc to have a point."""
+        return any(point.share is not None for point in self.analysis.arc if point.character == character)
+
     def data(self) -> dict[str, Any]:
         """What the script of the page needs of this film, as plain data."""
         screen = self.screen
@@ -141,6 +145,7 @@ class FilmView:
             return {"film": self.facts.film, "characters": []}
         readings = {name: i for i, name in enumerate(screen.readings)}
         names = {name: i for i, name in enumerate(screen.characters)}
+        around = {text: i for i, text in enumerate(dict.fromkeys(point.condition for point in self.analysis.arc))}
         return {
             "film": self.facts.film,
             "length": round(self.length, 3),
@@ -161,12 +166,11 @@ class FilmView:
                     round(point.time_s, 2),
                     *(None if value is None else round(value, 3) for value in (point.share, point.low, point.high)),
                     round(point.shots, 1),
+                    around[point.condition],
                 ]
                 for point in self.analysis.arc
             ],
-            "around": {
-                f"{names[point.character]} {round(point.time_s, 2)}": point.condition for point in self.analysis.arc
-            },
+            "around": list(around),
             "supported": [self.analysis.supports[name].supported for name in screen.characters],
         }
 

@@ -362,7 +362,7 @@ def test_figures_of_insideout_analyse_are_shown_while_they_are_of_this_run(tmp_p
     analyse_run(tmp_path, scenes=scenes, resamples=300, seed=5)
     shares = {(row["character"], row["emotion"]): row for row in _analysis(tmp_path)["shares"]}
     _, page = _report(tmp_path)
-    assert "of `insideout analyse`, 300 resamples, seed 5" in page.text
+    assert "those of insideout analyse, 300 resamples, seed 5" in page.text
     assert "over scenes" in page.text
     texts = page.grid(MATRIX)
     for text in texts[1:]:
@@ -374,7 +374,7 @@ def test_figures_of_insideout_analyse_are_shown_while_they_are_of_this_run(tmp_p
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"created": "2026-01-03T00:00:00Z"}))
     _, page = _report(tmp_path)
     assert "what it left in this folder is of an earlier state of the run" in page.text
-    assert "of `insideout analyse`, 300" not in page.text
+    assert "those of insideout analyse" not in page.text
 
 
 def _analysis(folder: Path) -> dict[str, Any]:

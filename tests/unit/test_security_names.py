@@ -1,7 +1,7 @@
 """Names from films, packs and data sets: never a path, a markup, a command to the terminal.
 
-The report of a run has `test_names_with_html_in_them_are_text` and `test_the_page_loads_nothing_and_runs_nothing`
-in test_report.py.
+The report of a run has `test_names_with_html_in_them_are_text` and
+`test_the_page_loads_nothing_and_runs_its_own_scripts_only` in test_report.py.
 """
 
 from __future__ import annotations
