@@ -81,7 +81,7 @@ def sheets(
     pages = [found[at : at + COLUMNS * ROWS] for at in range(0, len(found), COLUMNS * ROWS)]
     width, lines = source.sides(height or HEIGHT)
     for number, part in enumerate(pages, 1):
-        page = _Page(width, lines, len(part), drawing)
+        page = _Page(width, lines, part, drawing)
         of = f", page {number} of {len(pages)}" if len(pages) > 1 else ""
         page.head(f"{printable(title, keep='')}: {len(found)} shots{of}", emotions, source.attribution)
         by_ordinal = {tile.ordinal: place for place, tile in enumerate(part)}
@@ -108,16 +108,18 @@ def encode(picture: Picture, suffix: str) -> bytes:
 class _Page:
     """One page while it is drawn; letters in proportion to the pictures."""
 
-    def __init__(self, width: int, height: int, shots: int, drawing: Drawing) -> None:
+    def __init__(self, width: int, height: int, found: Sequence[Tile], drawing: Drawing) -> None:
         self._width, self._height, self._drawing = width, height, drawing
         self._letter = max(11, round(height / 12))
         self._font = font_of(self._letter)
         self._gap, self._line = self._letter, round(1.35 * self._letter)
         self._top = self._gap + round(2.6 * self._line) + self._line
-        columns, rows = COLUMNS, -(-shots // COLUMNS)
-        self._row = height + (2 + _MOST) * self._line
-        size = (self._gap + columns * (width + self._gap), self._top + rows * self._row)
-        self._image = Image.new("RGB", size, _PAGE)
+        # A row is as high as the longest of its captions.
+        self._tops = [self._top]
+        for at in range(0, len(found), COLUMNS):
+            named = [1 if tile.figures is None else len(tile.figures) for tile in found[at : at + COLUMNS]]
+            self._tops.append(self._tops[-1] + height + (2 + min(_MOST, max(named))) * self._line)
+        self._image = Image.new("RGB", (self._gap + COLUMNS * (width + self._gap), self._tops[-1]), _PAGE)
         self._pen, self._painted = ImageDraw.Draw(self._image), set[int]()
 
     def head(self, title: str, emotions: Sequence[str], attribution: str | None) -> None:
@@ -161,7 +163,7 @@ class _Page:
 
     def _at(self, place: int) -> tuple[int, int]:
         row, column = divmod(place, COLUMNS)
-        return self._gap + column * (self._width + self._gap), self._top + row * self._row
+        return self._gap + column * (self._width + self._gap), self._tops[row]
 
     def _chip(self, x: int, y: int, emotion: str, text: str) -> int:
         """A square in the colour of an emotion with a text beside it; returns where that ends."""
