@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from threading import Lock
 from typing import Annotated, Any, Literal
@@ -105,6 +106,15 @@ class _Films:
                 self._shown[film] = Shown(self.run, facts)
             return self._shown[film]
 
+    def warm_up(self) -> None:
+        """Read what the page asks for first; what is wrong with it the page is told when it asks."""
+        for facts in self.run.films[:1]:
+            with suppress(InsideoutError):
+                shown = self.shown(facts.film)
+                shown.seen()
+                shown.rows(0, 0)
+                self.files[facts.film].index(shown)
+
 
 def create_app(
     run: Run, films: dict[str, FilmFile], annotations: Annotations, annotator: str, token: str, page_token: str
@@ -112,7 +122,7 @@ def create_app(
     """The viewer of a run as an ASGI application.
 
     `films` are those of the run by id; `annotator` is written beside corrections; `token` opens the page
-    and `page_token` its API (see `guard`).
+    and `page_token` its API (see `guard`). `app.state.warm_up()` reads what the page asks for first.
     """
     app = FastAPI(title="insideout view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, token=token, page_token=page_token)
@@ -121,6 +131,8 @@ def create_app(
         entry.name: entry.read_bytes() for entry in (files("insideout.view") / "static").iterdir() if entry.is_file()
     }
     emotions, characters = payloads.pack_names(run)
+
+    app.state.warm_up = opened.warm_up
 
     @app.exception_handler(InsideoutError)
     def failed(request: Request, error: InsideoutError) -> Response:
@@ -176,8 +188,11 @@ def create_app(
 
     @app.get("/api/films/{film}/check")
     def check(film: str) -> Any:
-        opened.file(film).check()
-        return {"same": True}
+        try:
+            opened.file(film).check()
+        except FilmError as error:
+            return {"problem": str(error)}
+        return {"problem": None}
 
     @app.get("/api/films/{film}/labels")
     def labels(film: str, first: Annotated[int, Query(ge=0)], last: Annotated[int, Query(ge=0)]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def serve(
         except OSError as error:
             raise UsageError(f"port {port} cannot be used ({error.strerror}); give another --port, or none") from error
         listening.listen(128)
+        # While the browser opens.
+        threading.Thread(target=app.state.warm_up, daemon=True).start()
         on_ready(f"http://{HOST}:{listening.getsockname()[1]}/?token={token}", notes)
         # Answers that go on for long, such as a film, are not waited for at the end.
         settings = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=1)

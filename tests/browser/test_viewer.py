@@ -98,6 +98,11 @@ def _check_agreement(page: Page, film: Film, first_number: int = 0, turns: int =
     return ordinal
 
 
+def _varying(at: Path) -> Path:
+    pts = 20_000 + np.cumsum(np.random.default_rng(7).integers(10, 90, 60))
+    return write_film(at / "f.mp4", 60, pts=pts.tolist(), time_base=Fraction(1, 1000))
+
+
 def _turned(at: Path) -> Path:
     return write_film(at / "f.mp4", 40, rotation=-90, aspect=Fraction(16, 11))
 
@@ -105,13 +110,12 @@ def _turned(at: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "mode", "first_number", "turns"),
     [
-        (EXACT["vfr"], "video", 0, 0),  # B-frames, a frame rate that varies, a start after 0
+        (_varying, "video", 0, 0),  # B-frames, a frame rate that varies, a start after 20 seconds
         (EXACT["edit-list"], "video", 5, 0),  # its first five frames are cut away
-        (EXACT["delayed-mp4"], "video", 0, 0),  # begins after 20 seconds
         (_turned, "video", 0, 1),  # on its side, and pixels that are not square
         (EXACT["open-gop"], "stills", 0, 0),  # Chromium gives up on it
     ],
-    ids=["vfr", "edit-list", "delayed", "turned", "open-gop"],
+    ids=["varying", "edit-list", "turned", "open-gop"],
 )
 def test_picture_number_and_overlay_are_of_one_frame(
     page: Page, view: Callable[..., str], tmp_path: Path, make: Callable[[Path], Path], mode: str, first_number: int,
@@ -120,7 +124,7 @@ def test_picture_number_and_overlay_are_of_one_frame(
     film = label_film(tmp_path / "run", make(tmp_path))
     view(tmp_path / "run")
     page.focus("#stage")
-    for ordinal in (1, 5, 9, 13, 24, 23, 17):
+    for ordinal in (5, 9, 13, 24, 23):
         _go(page, ordinal)
         assert _check_agreement(page, film, first_number, turns) == ordinal
     page.keyboard.press("End")
@@ -229,3 +233,17 @@ def test_the_filter_leads_from_match_to_match(page: Page, view: Callable[..., st
         expect(page.locator("#match-count")).to_have_text(text)
     page.keyboard.press("Shift+N")
     _wait(page, 96)
+
+
+def test_labels_of_another_film_are_not_drawn_over_this_one(
+    page: Page, view: Callable[..., str], tmp_path: Path
+) -> None:
+    path = write_film(tmp_path / "f.mp4", 48, muxing={"movflags": "faststart"})
+    label_film(tmp_path / "run", path)
+    changed = bytearray(path.read_bytes())
+    changed[-200] ^= 0xFF
+    path.write_bytes(changed)
+    view(tmp_path / "run")
+    expect(page.locator("#notice.alarm")).to_contain_text("the labels do not belong to it")
+    expect(page.locator("#video")).to_be_hidden()
+    expect(page.locator("#frozen")).to_be_hidden()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from insideout.errors import DataError, FilmError, UsageError
 from insideout.film import Film
+from insideout.report.colours import DOUBT, ON, PALETTE
 from insideout.view.columns import pack, unpack
 from insideout.view.serve import open_viewer
 from tests.films import EXACT
@@ -141,6 +143,13 @@ def test_columns_are_read_back_as_they_were_packed() -> None:
     }  # fmt: skip
 
 
+def test_emotions_have_the_colours_of_the_report() -> None:
+    style = (Path(__file__).parents[2] / "insideout" / "view" / "static" / "style.css").read_text()
+    found = {name: value for name, value in re.findall(r"--(e\w|on\w): (#[0-9a-f]{6})", style)}
+    ours = {f"e{i}": colour for i, colour in enumerate(PALETTE)} | {f"on{i}": colour for i, colour in enumerate(ON)}
+    assert found == ours | {"eu": DOUBT, "onu": found["onu"]}
+
+
 @pytest.mark.parametrize("kind", ["mpeg2-ts", "prores", "rotated"])
 def test_a_frame_is_decoded_exactly_also_of_films_that_browsers_do_not_play(kind: str, tmp_path: Path) -> None:
     film = label_film(tmp_path / "run", EXACT[kind](tmp_path))
@@ -164,7 +173,7 @@ def test_a_film_that_has_moved_is_found_by_its_new_path_and_another_file_is_refu
     with opened(tmp_path / "run", films=(moved,)) as client:
         assert client.get(f"/api/films/{film.film}").json()["problem"] is None
         assert client.get(f"/films/{film.film}/video").content == moved.read_bytes()
-        assert client.get(f"/api/films/{film.film}/check").json() == {"same": True}
+        assert client.get(f"/api/films/{film.film}/check").json() == {"problem": None}
     other = tmp_path / "other.mp4"
     other.write_bytes(moved.read_bytes()[:-1])
     with pytest.raises(FilmError, match="another file than was labelled"):
@@ -173,8 +182,7 @@ def test_a_film_that_has_moved_is_found_by_its_new_path_and_another_file_is_refu
     changed[-200] ^= 0xFF
     other.write_bytes(changed)
     with opened(tmp_path / "run", films=(other,)) as client:
-        refused = client.get(f"/api/films/{film.film}/check")
-        assert (refused.status_code, "sha256" in refused.json()["error"]) == (409, True)
+        assert "the labels do not belong to it" in client.get(f"/api/films/{film.film}/check").json()["problem"]
 
 
 def test_what_is_not_in_the_run_is_not_there(viewer: Viewer) -> None:

@@ -6,8 +6,8 @@ const WINDOW = 240; // frames
 const KEPT = 48;
 
 export class Labels {
-  constructor(film, frames, arrived, failed) {
-    Object.assign(this, { film, frames, arrived, failed });
+  constructor(film, arrived, failed) {
+    Object.assign(this, { film, arrived, failed, frames: WINDOW });
     this.windows = new Map(); // number -> Map of ordinal -> figures, or null while on the way
   }
 

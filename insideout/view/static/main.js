@@ -1,6 +1,6 @@
 // Ties the page together: opens a film, and keeps picture, overlay, timeline and panel at the same frame.
 
-import { columns, get } from "./api.js";
+import { columns, get, Refused } from "./api.js";
 import { Clock, timecode } from "./clock.js";
 import { element, palette } from "./colours.js";
 import { Corrections } from "./corrections.js";
@@ -9,7 +9,7 @@ import { bindKeys } from "./keys.js";
 import { Labels } from "./labels.js";
 import { Overlay } from "./overlay.js";
 import { letters, Panel } from "./panel.js";
-import { Picture } from "./picture.js";
+import { begin, Picture } from "./picture.js";
 import { Timeline } from "./timeline.js";
 
 const by = (id) => document.getElementById(id);
@@ -33,53 +33,67 @@ function notice(text, alarm = false) {
   by("notice").classList.toggle("alarm", alarm);
 }
 
+// Marks in the browser's own timeline, for whoever measures.
+function once(name) {
+  if (!performance.getEntriesByName(name).length) performance.mark(name);
+}
+
 const failed = (error) => notice(error.message, true);
 
-async function openFilm(id, ordinal) {
+async function openFilm(id, ordinal = 0) {
   picture?.close();
-  picture = frame = selected = null;
+  picture = film = frame = selected = timeline.film = null;
   document.body.dataset.state = "opening";
   by("waiting").hidden = false;
   notice("");
-  const corrections = new Corrections(id, changed);
-  const path = `/api/films/${id}`;
+  // All at once: what is slowest is what the browser does with the film.
+  const path = `/api/films/${id}`, first = begin(by("video"), id);
+  const corrections = new Corrections(id, changed), labels = new Labels(id, show, failed);
+  labels.of(ordinal);
   const [facts, table] = await Promise.all([get(path), columns(`${path}/table`), corrections.load()]);
   const clock = new Clock(facts, table);
-  film = {
-    facts, table, clock, corrections, filter, version: 0,
+  labels.frames = facts.frames;
+  const opened = film = {
+    facts, table, clock, corrections, filter, labels, version: 0,
     colours: palette(facts.emotions),
     emotions: [...new Set([...run.emotions, ...facts.emotions])].filter((name) => name !== "uncertain"),
-    labels: new Labels(id, facts.frames, show, failed),
   };
   names();
   by("title").textContent = facts.name;
   document.title = `${facts.name} – insideout view`;
   choices();
   fit();
-  timeline.open(film);
-  filtered();
-  picture = new Picture({ video: by("video"), frozen: by("frozen"), still: by("still") }, clock, id, {
+  picture = new Picture({ video: by("video"), frozen: by("frozen"), still: by("still") }, first, clock, id, {
     frame: shown,
     playing,
-    mode: (why) => { by("stage").dataset.mode = picture?.mode ?? "stills"; notice(why); fit(); },
+    mode: (why) => { by("stage").dataset.mode = picture.mode; notice(why); fit(); },
     missing: (at) => notice(`Frame ${at} cannot be decoded: its data is damaged or missing.`, true),
   });
   by("stage").dataset.mode = picture.mode;
   if (facts.problem) picture.useNone(facts.problem);
   else count(picture, path);
   if (ordinal) picture.seekOrdinal(ordinal);
+  await Promise.race([picture.began, new Promise((done) => setTimeout(done, 1500))]);
+  if (film !== opened) return;
+  timeline.open(film);
+  filtered();
+  if (frame) timeline.follow(clock.seconds(frame.pts), picture.playing);
 }
 
 // Time stamps of all frames take the server a moment; until then only the sampled frames are known by number.
 async function count(opened, path) {
   try {
+    // The first picture comes first: counting keeps the server busy.
+    await Promise.race([opened.began, new Promise((done) => setTimeout(done, 1500))]);
     const index = await columns(`${path}/index`);
     if (opened !== picture) return;
     film.clock.complete(index);
     picture.recount();
+    once("counted");
     by("stage").dataset.counted = "yes";
     if (index.headers.get("X-Stamps-Tell") === "no") picture.useStills("The time stamps of this film do not tell its frames apart");
-    await get(`${path}/check`);
+    const { problem } = await get(`${path}/check`);
+    if (problem) throw new Refused(problem);
   } catch (error) {
     if (opened !== picture) return;
     picture.useNone(error.message);
@@ -90,6 +104,7 @@ async function count(opened, path) {
 // A frame is on screen.
 function shown(found) {
   frame = found;
+  once("picture");
   by("waiting").hidden = true;
   document.body.dataset.state = "shown";
   show();
@@ -137,6 +152,7 @@ function show() {
   overlay.draw(found ?? [], film.labels.before(frame.labelled, TRAIL), film.colours);
   Object.assign(stage, { ordinal: frame.ordinal, labelled: frame.labelled, drawn: found ? frame.labelled : "waiting" });
   if (found === null) return;
+  once("labels");
   const why = { "-1": "Nobody.", "-2": "Not known: this frame was not looked at, or failed." };
   panel.draw(found, why[frame.labelled] ?? "Nobody.", film);
   if (found.length) by("split").value = film.corrections.split(found[0].shot) || chosenSplit.get(found[0].shot) || "train";
@@ -145,7 +161,7 @@ function show() {
 const chosenSplit = new Map();
 
 function changed() {
-  if (!film) return;
+  if (!film || !picture) return;
   film.version += 1;
   names();
   by("undo").disabled = !film.corrections.done.length;
@@ -234,7 +250,7 @@ function filtered() {
   by("range-text").textContent = `${by("filter-least").value}–${by("filter-most").value} %`;
   if (!film) return;
   film.version += 1;
-  timeline.change();
+  timeline.change(film);
   const count = timeline.matches.length;
   by("match-count").textContent = filter.active ? `${count} match${count === 1 ? "" : "es"}` : "everybody";
   for (const id of ["next-match", "previous-match"]) by(id).disabled = !count;
@@ -340,8 +356,8 @@ function bind() {
     if (figure) select(figure.track); else if (actions.ready()) actions.play();
   });
   new ResizeObserver(fit).observe(by("stage"));
-  new ResizeObserver(() => timeline.change()).observe(by("lanes"));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.change());
+  new ResizeObserver(() => timeline.paint()).observe(by("lanes"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.paint());
   // What another tab has said meanwhile.
   document.addEventListener("visibilitychange", () => { if (!document.hidden && film) film.corrections.load().catch(failed); });
   addEventListener("focus", () => film?.corrections.load().catch(failed));

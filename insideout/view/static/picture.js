@@ -4,8 +4,16 @@
 // frame and leave the old one on screen, so at rest the frame is copied onto a canvas, which gets the one named.
 // Where the browser stays at another frame than was asked for, the server decodes that one, and it is laid on top.
 
+// Begin to load a film, before anything else is known of it; tells of the first frame that is shown.
+export function begin(video, film) {
+  if (!("requestVideoFrameCallback" in video)) return null;
+  video.hidden = false;
+  video.src = `/films/${film}/video`;
+  return new Promise((done) => video.requestVideoFrameCallback((now, meta) => done(meta)));
+}
+
 export class Picture {
-  constructor({ video, frozen, still }, clock, film, report) {
+  constructor({ video, frozen, still }, first, clock, film, report) {
     Object.assign(this, { video, frozen, still, clock, film, report });
     this.mode = "video";
     this.frame = null;
@@ -14,19 +22,20 @@ export class Picture {
     this.exactly = null;
     this.turn = 0;
     this.ended = new AbortController();
+    this.began = new Promise((done) => { this.begin = done; }); // the first picture is there, or there is no video
     const heard = (name, what) => video.addEventListener(name, what, { signal: this.ended.signal });
     heard("error", () => this.useStills("This browser cannot play this film"));
-    heard("loadeddata", () => { if (!video.videoWidth) this.useStills("This browser cannot play the pictures of this film"); });
+    heard("loadeddata", () => this.#loaded());
+    if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) queueMicrotask(() => this.#loaded());
     heard("play", () => this.#playing(true));
     heard("pause", () => { this.#playing(false); if (this.mode === "video" && !video.seeking) this.#freeze(); });
     heard("seeked", () => this.#settle());
-    if (!("requestVideoFrameCallback" in video)) {
-      this.useStills("This browser does not tell which frame it shows");
-      return;
-    }
-    video.hidden = false;
-    video.src = `/films/${film}/video`;
-    video.requestVideoFrameCallback((now, meta) => this.#first(meta));
+    first?.then((meta) => this.#first(meta));
+    // What has happened before anybody listened; the caller must have got this object first.
+    queueMicrotask(() => {
+      if (!first) this.useStills("This browser does not tell which frame it shows");
+      else if (video.error) this.useStills("This browser cannot play this film");
+    });
   }
 
   close() {
@@ -41,6 +50,7 @@ export class Picture {
   useStills(why) {
     if (this.mode !== "video" || this.ended.signal.aborted) return;
     this.mode = "stills";
+    this.begin();
     this.playing = false;
     this.video.removeAttribute("src");
     this.video.hidden = this.frozen.hidden = true;
@@ -103,6 +113,10 @@ export class Picture {
   #playing(now) {
     this.playing = now;
     this.report.playing(now);
+  }
+
+  #loaded() {
+    if (!this.video.videoWidth) this.useStills("This browser cannot play the pictures of this film");
   }
 
   // The first frame that is shown tells what the browser counts from: from 0, or from the first frame.
@@ -192,6 +206,7 @@ export class Picture {
   }
 
   #show(frame) {
+    this.begin();
     this.frame = frame;
     this.report.frame(frame);
   }

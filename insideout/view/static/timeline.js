@@ -43,20 +43,30 @@ export class Timeline {
 
   open(film) {
     this.film = film;
+    this.painted = null;
+    this.matches = [];
     const { table } = film;
     this.first = Int32Array.from(table.labelled, (ordinal) => (ordinal < 0 ? 0 : last(table.seen_ordinal, ordinal - 1) + 1));
     this.from = 0;
     this.span = Math.min(film.clock.length, Math.max(FIRST_S, film.clock.length / 12));
     this.now = 0;
-    this.change();
   }
 
-  // Labels, corrections, matches or the size of the window have changed.
-  change() {
-    if (!this.film) return;
+  // Labels, corrections or what is looked for have changed.
+  change(film) {
+    if (this.film !== film) return;
     this.#order();
-    this.#paintOverview();
-    this.draw();
+    this.paint();
+  }
+
+  // All is drawn anew, once for each refresh of the screen.
+  paint() {
+    if (!this.film || this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.#paintOverview();
+      this.draw();
+    });
   }
 
   zoom(factor, around = this.now) {
@@ -68,6 +78,7 @@ export class Timeline {
 
   // Follow the film: a frame is shown at this time, in seconds.
   follow(seconds, playing) {
+    if (!this.film) return;
     this.now = seconds;
     const inside = seconds >= this.from && seconds <= this.from + this.span;
     if (!inside) this.#look(playing ? seconds - this.span * 0.1 : seconds - this.span / 2, this.span);
@@ -93,7 +104,8 @@ export class Timeline {
       const found = corrections.seen(
         table.seen_ordinal[i], table.seen_track[i], facts.characters[table.seen_character[i]], facts.emotions[table.seen_emotion[i]],
       );
-      found.match = filter.fits(found, table.seen_certainty[i]);
+      found.certainty = table.seen_certainty[i];
+      found.match = filter.fits(found, found.certainty);
       seen.push(found);
       if (!found.nobody) count.set(found.character, (count.get(found.character) ?? 0) + 1);
     }
@@ -103,27 +115,44 @@ export class Timeline {
     this.matches = filter.active ? filter.stretches(this.film) : [];
   }
 
-  // Draw the blocks of a stretch of time into a context: x(seconds), lane(i) -> [top, height].
+  // Draw the blocks of a stretch of time into a context: x(seconds), lane(i) -> [top, height]. Blocks that go on
+  // from frame to frame are drawn as one.
   #blocks(g, from, to, x, lane) {
     const { table, clock, colours } = this.film;
-    const begin = Math.max(0, last(table.begin, clock.at(from)));
-    for (let i = begin; i < table.begin.length && clock.seconds(table.begin[i]) <= to; i++) {
-      const ordinal = table.labelled[i];
-      if (ordinal < 0) continue;
-      const left = x(clock.seconds(table.begin[i])), width = Math.max(0.6, x(clock.seconds(table.end[i])) - left + 0.25);
-      const here = [];
-      for (let n = this.first[i]; n < table.seen_ordinal.length && table.seen_ordinal[n] === ordinal; n++) here.push(n);
-      for (const n of here) {
-        const seen = this.seen[n];
+    const open = new Map(); // by lane and place in it: [left, end, colour, match, top, height]
+    const close = (block) => {
+      g.globalAlpha = block[3] ? 1 : 0.18;
+      g.fillStyle = block[2];
+      g.fillRect(block[0], block[4], Math.max(0.7, x(clock.seconds(block[1])) - block[0]), block[5]);
+    };
+    for (let i = Math.max(0, last(table.begin, clock.at(from))); i < table.begin.length; i++) {
+      if (clock.seconds(table.begin[i]) > to) break;
+      const here = this.#here(i);
+      for (let k = 0; k < here.length; k++) {
+        const seen = here[k];
         if (seen.nobody) continue;
-        const same = here.filter((other) => this.seen[other].character === seen.character && !this.seen[other].nobody);
-        const [top, height] = lane(this.places.get(seen.character)), share = height / same.length;
-        g.globalAlpha = seen.match ? 1 : 0.18;
-        g.fillStyle = colours(seen.emotion).colour;
-        g.fillRect(left, top + share * same.indexOf(n), width, Math.max(1, share - (same.length > 1 ? 1 : 0)));
+        let nth = 0, same = 0;
+        for (let n = 0; n < here.length; n++) if (here[n].character === seen.character && !here[n].nobody) { same += 1; if (n < k) nth += 1; }
+        const place = this.places.get(seen.character), key = place * 1024 + same * 32 + nth, colour = colours(seen.emotion).colour;
+        const block = open.get(key);
+        if (block && block[1] === table.begin[i] && block[2] === colour && block[3] === seen.match) {
+          block[1] = table.end[i];
+          continue;
+        }
+        if (block) close(block);
+        const [top, height] = lane(place), share = height / same;
+        open.set(key, [x(clock.seconds(table.begin[i])), table.end[i], colour, seen.match, top + share * nth, Math.max(1, share - (same > 1 ? 1 : 0))]);
       }
     }
+    for (const block of open.values()) close(block);
     g.globalAlpha = 1;
+  }
+
+  // Who is seen at a sampled frame, with corrections.
+  #here(i) {
+    const { table } = this.film, found = [], ordinal = table.labelled[i];
+    for (let n = this.first[i]; ordinal >= 0 && n < table.seen_ordinal.length && table.seen_ordinal[n] === ordinal; n++) found.push(this.seen[n]);
+    return found;
   }
 
   #paintOverview() {
@@ -219,6 +248,7 @@ export class Timeline {
 
   // The playhead, here and in the overview, and the part of the film that is shown.
   #place() {
+    if (!this.painted) return;
     const { clock } = this.film, scale = this.#width() / clock.length, g = this.overview.getContext("2d");
     this.playhead.style.transform = `translateX(${this.#x(this.now)}px)`;
     this.playhead.hidden = this.now < this.from || this.now > this.from + this.span;
@@ -244,9 +274,8 @@ export class Timeline {
     const { clock, table, facts } = this.film, pts = clock.at(seconds);
     const i = last(table.begin, pts), ordinal = i >= 0 && pts < table.end[i] ? table.labelled[i] : -2;
     const shot = clock.shot(pts), lines = [`${clockText(seconds)} · shot ${shot}`];
-    for (let n = this.first[Math.max(0, i)]; ordinal >= 0 && n < table.seen_ordinal.length && table.seen_ordinal[n] === ordinal; n++) {
-      const seen = this.seen[n];
-      lines.push(`${seen.nobody ? "not a character" : seen.character}: ${seen.emotion} (${Math.round(table.seen_certainty[n] * 100)} %)`);
+    for (const seen of ordinal >= 0 ? this.#here(i) : []) {
+      lines.push(`${seen.nobody ? "not a character" : seen.character}: ${seen.emotion} (${Math.round(seen.certainty * 100)} %)`);
     }
     if (facts.shots.length && ordinal === -2) lines.push("not known");
     this.tip.textContent = lines.join("\n");
