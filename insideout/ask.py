@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +60,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 #: Statements that read. A pivot is several statements to DuckDB, which is why it has a kind of its own.
 _READING = ("SELECT", "EXPLAIN", "MULTI")
+_DEFINITIONS = f"{ANALYSIS}/analysis.json"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -91,12 +92,23 @@ class Answer:
 
 
 class Asker:
-    """The tables of one run and the locked database over them; made by `asking`."""
+    """The tables of one run and the locked database over them; made by `asking`. Tables are opened when asked for."""
 
-    def __init__(self, name: str, tables: tuple[RunTable, ...], connection: duckdb.DuckDBPyConnection) -> None:
-        self.tables = tables
-        self._name, self._connection = name, connection
+    def __init__(self, run: Run, connection: duckdb.DuckDBPyConnection) -> None:
+        self._run, self._connection = run, connection
         self._thread = ThreadPoolExecutor(1)
+        self._opened: dict[str, ds.Dataset] = {}
+        self._stamps: dict[str, str] = {}
+        keys = run.store.list(ANALYSIS, ".parquet")
+        names = [key.removeprefix(f"{ANALYSIS}/").removesuffix(".parquet") for key in keys]
+        self.names = (*LABEL_TABLES, *(n for n in names if _NAME.fullmatch(n) and n not in LABEL_TABLES))
+
+    @property
+    def tables(self) -> tuple[RunTable, ...]:
+        """All tables, described. Raises OutputError as `asking`, for any of them."""
+        self._open(self.names)
+        meanings = {name: meaning for name, (_, meaning) in LABEL_TABLES.items()} | self._definitions()
+        return tuple(self._described(name, meanings.get(name, "")) for name in self.names)
 
     def ask(self, query: str) -> Answer:
         """Run one statement that reads.
@@ -104,6 +116,7 @@ class Asker:
         Raises UsageError where it is not one, or DuckDB refuses it; so does reading the batches, for what
         shows only then (a number that cannot be read as one, not enough memory).
         """
+        self._open(self._named(query) or self.names)
         with self._told(query):
             statements = self._connection.extract_statements(query)
             if len(statements) != 1:
@@ -147,72 +160,76 @@ class Asker:
         if isinstance(error, duckdb.PermissionException):
             return "; a query reads the tables of the run and nothing else"
         if isinstance(error, duckdb.BinderException):
-            used = set(re.findall(r"\w+", query.lower()))
-            return "".join(
-                f"; {table.name} has {', '.join(column.name for column in table.columns)}"
-                for table in self.tables
-                if table.name in used
-            )
+            tables = [(name, self._opened[name].schema.names) for name in self._named(query)]
+            return "".join(f"; {name} has {', '.join(columns)}" for name, columns in tables)
         if isinstance(error, duckdb.CatalogException) and "Table" in str(error):
-            known = [table.name for table in self.tables]
-            more = "" if "screen" in known else f"; `insideout analyse {self._name}` adds screen, shares and others"
-            return f"; the tables are {', '.join(known)}{more}"
+            folder = self._run.store.root
+            more = "" if "screen" in self.names else f"; `insideout analyse {folder}` adds screen, shares and others"
+            return f"; the tables are {', '.join(self.names)}{more}"
         return ""
+
+    def _named(self, query: str) -> tuple[str, ...]:
+        words = set(re.findall(r"\w+", query.lower()))
+        return tuple(name for name in self.names if name in words)
+
+    def _open(self, names: Iterable[str]) -> None:
+        store = self._run.store
+        for name in names:
+            if name in self._opened:
+                continue
+            kind = LABEL_TABLES[name][0] if name in LABEL_TABLES else None
+            keys = [f"{ANALYSIS}/{name}.parquet"]
+            if kind is not None:
+                keys = ["films.parquet"] if name == "films" else store.list(name, ".parquet")
+            for key in keys:
+                found = _checked(store, key)
+                if kind is None:
+                    kind = found
+                elif name != "films":  # a folder may hold films of older runs
+                    self._stamps.setdefault(schema.read_stamp(found.metadata, store.path(key)), key)
+            if len(self._stamps) > 1:
+                first, second = list(self._stamps.values())[:2]
+                raise OutputError(
+                    f"{store.root}: rows of two different runs ({first} and {second}); label again into a new folder"
+                )
+            self._opened[name] = _dataset(store, keys, kind)
+            self._connection.register(name, self._opened[name])
+
+    def _definitions(self) -> dict[str, str]:
+        """What a row of each table of the analysis is, as its file says."""
+        store = self._run.store
+        found = store.read_json(_DEFINITIONS) if store.exists(_DEFINITIONS) else None
+        told = found.get("definitions") if isinstance(found, dict) else None
+        first = {str(name): str(text).split("\n\n", 1)[0] for name, text in (told or {}).items()}
+        first.setdefault("screen", "a character in a frame on screen, with the seconds it stands for")
+        return {name: f"analysis: {' '.join(text.split())}" for name, text in first.items() if name not in LABEL_TABLES}
+
+    def _described(self, name: str, meaning: str) -> RunTable:
+        relation, dataset = self._connection.table(name), self._opened[name]
+        told = [(field.metadata or {}).get(b"meaning", b"").decode() for field in dataset.schema]
+        columns = zip(relation.columns, map(str, relation.types), told, strict=True)
+        return RunTable(name, meaning, int(dataset.count_rows()), tuple(Column(*column) for column in columns))
 
 
 @contextmanager
 def asking(run: str | os.PathLike[str]) -> Iterator[Asker]:
     """Open a finished run for questions: `characters`, `frames`, `shots`, `films`, and tables of its `analysis/`.
 
-    Raises OutputError for a folder that is no finished run, or whose tables are of a newer schema, of two
-    runs, or have columns that are not plain.
+    Raises OutputError for a folder that is no finished run; asking does for tables of a newer schema, of two runs,
+    or with columns that are not plain.
     """
     opened = open_run(os.fspath(run))
-    sources = dict(_label_tables(opened)) | dict(_analysis_tables(opened.store))
     folder = tempfile.mkdtemp(prefix="insideout-ask-")
     try:
         connection = duckdb.connect(":memory:", config=_SETTINGS | {"memory_limit": MEMORY, "temp_directory": folder})
         try:
-            for name, (dataset, _) in sources.items():
-                connection.register(name, dataset)
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            tables = tuple(_described(connection, name, *source) for name, source in sources.items())
-            yield Asker(opened.store.root, tables, connection)
+            yield Asker(opened, connection)
         finally:
             connection.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _label_tables(run: Run) -> Iterator[tuple[str, tuple[ds.Dataset, str]]]:
-    fingerprints: dict[str, str] = {}
-    for name, (kind, meaning) in LABEL_TABLES.items():
-        keys = ["films.parquet"] if name == "films" else run.store.list(name, ".parquet")
-        for key in keys:
-            found = _checked(run.store, key)
-            if name != "films":  # a folder may hold films of older runs
-                fingerprints.setdefault(schema.read_stamp(found.metadata, run.store.path(key)), key)
-        yield name, (_dataset(run.store, keys, kind), meaning)
-    if len(fingerprints) > 1:
-        first, second = list(fingerprints.values())[:2]
-        raise OutputError(
-            f"{run.store.root}: rows of two different runs ({first} and {second}); label again into a new folder"
-        )
-
-
-def _analysis_tables(store: Store) -> Iterator[tuple[str, tuple[ds.Dataset, str]]]:
-    keys = store.list(ANALYSIS, ".parquet")
-    told: dict[str, Any] = {}
-    if store.exists(f"{ANALYSIS}/analysis.json"):
-        found = store.read_json(f"{ANALYSIS}/analysis.json")
-        told = found.get("definitions") or {} if isinstance(found, dict) else {}
-    for key in keys:
-        name = key.removeprefix(f"{ANALYSIS}/").removesuffix(".parquet")
-        if _NAME.fullmatch(name) and name not in LABEL_TABLES:
-            meaning = "a character in a frame on screen, with the seconds it stands for" if name == "screen" else ""
-            first = str(told.get(name) or meaning).split("\n\n", 1)[0]
-            yield name, (_dataset(store, [key], _checked(store, key)), f"analysis: {' '.join(first.split())}")
 
 
 def _checked(store: Store, key: str) -> pa.Schema:
@@ -230,13 +247,6 @@ def _dataset(store: Store, keys: list[str], kind: pa.Schema) -> ds.Dataset:
     if not keys:
         return ds.dataset(pa.Table.from_pylist([], schema=kind))
     return ds.dataset([store.path(key) for key in keys], schema=kind, format="parquet", filesystem=store.arrow())
-
-
-def _described(connection: duckdb.DuckDBPyConnection, name: str, dataset: ds.Dataset, meaning: str) -> RunTable:
-    relation = connection.table(name)
-    told = [(field.metadata or {}).get(b"meaning", b"").decode() for field in dataset.schema]
-    columns = zip(relation.columns, map(str, relation.types), told, strict=True)
-    return RunTable(name, meaning, int(dataset.count_rows()), tuple(Column(*column) for column in columns))
 
 
 def _shortened(message: str) -> str:
