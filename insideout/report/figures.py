@@ -48,7 +48,7 @@ class Figures:
 
     def __init__(self, analysis: Analysis, found: Sequence[Verdict], frames: Frames) -> None:
         self.all: list[Figure] = []
-        self._analysis, self._frames = analysis, frames
+        self._analysis, self._frames, self._shares = analysis, frames, analysis.shares
         self.cells = {(row.character, row.emotion): self._add(_share(row, frames)) for row in analysis.shares}
         self.gaps: dict[str, int] = {}
         for one in found:
@@ -57,7 +57,7 @@ class Figures:
         names = [one.character for one in found]
         self.transitions = {name: self._transitions(name) for name in names}
         self.together = {name: self._together(name) for name in names}
-        del self._frames
+        del self._analysis, self._frames
 
     def _add(self, figure: Figure) -> int:
         self.all.append(figure)
@@ -104,7 +104,7 @@ class Figures:
                 round(row.seconds, 1),
                 self.cells[row.character, row.emotion],
             ]
-            for row in self._analysis.shares
+            for row in self._shares
         ]
 
 

@@ -183,7 +183,7 @@ def headline(found: list[Verdict]) -> str:
                 [f"{first.character} is most often read as {first.usual.emotion}"]
                 + [f"{one.character} as {one.usual.emotion}" for one in others]
             )
-            + "; whether always is not tested."
+            + "; \u201calways\u201d is not tested."
         )
     if groups["blind"]:
         who = listed([one.character for one in groups["blind"]])

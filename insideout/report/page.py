@@ -39,7 +39,7 @@ def write(run: Path | str, out: Path | None, *, attribution: str | None, say: Ca
     for number, facts in enumerate(opened.films, 1):
         say(f"reading {facts.name} ({number} of {len(opened.films)})")
         most = max(_LEAST, _FRAMES // len(opened.films))
-        films.append(FilmView(opened, facts, findings, attribution or known.get(facts.sha256), most))
+        films.append(FilmView(opened, facts, findings, attribution or known.get(facts.sha256), len(opened.films), most))
     room = LIMIT - len(render(opened, films, findings).encode("utf-8"))
     for left, film in zip(range(len(films), 0, -1), films, strict=True):
         say(f"pictures of {film.facts.name}")

@@ -21,7 +21,7 @@ HEIGHT = 112  # pixels; the largest that most thumbnails get
 PORTRAIT = 168
 SMALL = 80  # where there is no room for all of them at their full size
 #: Without stored crops so many frames are decoded again, the most telling first: each may cost a group of pictures.
-FROM_FILM = 320
+FROM_FILM = 240
 _HEAD_MARGIN = 0.25  # of the longer side of the head: enough to see ears and hands beside a face
 _BOX_MARGIN = 0.04
 _BLACK = 16  # a compressed bar is not quite black

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from insideout import schema
 from insideout.errors import OutputError
 from insideout.packs import ERRORS
+from insideout.stats.screen import UNCERTAIN
 from insideout.store import Store
 
-UNCERTAIN = "uncertain"
 Key = tuple[int, int]  # ordinal and track: one character in one frame of a film
 Rectangle = tuple[float, float, float, float]  # x, y, width, height in pixels of the stored picture
 

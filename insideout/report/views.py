@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from insideout.report.ledger import ledger
 from insideout.report.pictures import Thumbnail, find_pictures, within
 from insideout.report.tables import FilmFacts, Run, Sighting, read_crops, read_film
 from insideout.report.tracks import Stretch, stretches
-from insideout.stats.arc import WIDTH
+from insideout.stats.arc import WIDTH, ArcPoint
 from insideout.stats.confusion import Support
 from insideout.stats.screen import UNCERTAIN, screen_of
 from insideout.stats.shares import by_screen_time
 
-#: Stretches of one character in the table behind the timeline; the longest ones where there are more.
-LISTED = 300
+#: Stretches of one character in the table behind the timeline of a run's only film; the longest ones where there are
+#: more. Several films share the room.
+LISTED, LISTED_LEAST = 300, 20
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,18 @@ class Item:
 class FilmView:
     """Everything the template and the script show of one film.
 
-    `most` frames at most can be shown; the pictures come by `add_pictures`, when it is known how much
-    room there is.
+    It is one of `films` that share the page. `most` frames at most can be shown; the pictures come by
+    `add_pictures`, when it is known how much room there is.
     """
 
-    def __init__(self, run: Run, facts: FilmFacts, findings: Findings, attribution: str | None, most: int) -> None:
+    def __init__(
+        self, run: Run, facts: FilmFacts, findings: Findings, attribution: str | None, films: int, most: int
+    ) -> None:
         tables = read_film(run, facts)
         self.facts, self.attribution = facts, attribution
         pack = mapping(run.manifest.get("pack"))
         known = [str(name) for name in pack.get("emotions") or []]
         screen = screen_of(facts.film, tables.frames, tables.characters, tables.shots, facts.time_base, known)
-        self.screen = screen
         self.ledger = ledger(tables, screen)
         self.length = float(sum(screen.shot_units.values()) * screen.time_base)
         self.sightings = tables.characters.num_rows
@@ -71,10 +73,14 @@ class FilmView:
         self.frames: Frames | None = None
         self.figures: Figures | None = None
         self.why: str | None = None
+        self.characters = by_screen_time(screen) if self.sightings else []
+        self._listed = max(LISTED_LEAST, LISTED // films)
+        # Names and clock without rows: what is kept of a film must not grow with its length.
+        self.screen = screen.take(np.zeros(0, np.int64))
         if not self.sightings:
             return
         analysis = findings.of(screen)
-        self.analysis = analysis
+        self.analysis = replace(analysis, screen=self.screen)
         self.verdicts = verdicts(analysis)
         self.frames = Frames(tables, screen, {one.character: one.usual.emotion for one in self.verdicts}, most)
         self.stretches = stretches(screen, tables.characters)
@@ -91,11 +97,6 @@ class FilmView:
         """Why 'always' is tested for nobody, where that is so for one reason."""
         reasons = {one.always.why if one.always.p is None else "" for one in self.verdicts}
         return reasons.pop() or None if len(reasons) == 1 else None
-
-    @property
-    def characters(self) -> list[str]:
-        """Their names, the one longest on screen first."""
-        return by_screen_time(self.screen) if self.sightings else []
 
     def add_pictures(self, run: Run, room: int) -> int:
         """Take as many pictures as fit into `room` bytes of the page, and say how many bytes they take."""
@@ -127,16 +128,24 @@ class FilmView:
         return None if place is None else self.items([place])[0]
 
     def listed(self, character: str) -> tuple[list[Stretch], int]:
-        """The stretches of a character in order of time, the longest `LISTED` of them, and how many there are."""
+        """The stretches of a character in order of time, the longest of them, and how many there are."""
         own = [one for one in self.stretches if one.character == character]
-        if len(own) <= LISTED:
+        if len(own) <= self._listed:
             return own, len(own)
-        longest = sorted(own, key=lambda one: -one.seconds)[:LISTED]
+        longest = sorted(own, key=lambda one: -one.seconds)[: self._listed]
         return sorted(longest, key=lambda one: one.start), len(own)
 
     def has_arc(self, character: str) -> bool:
         """Whether a character is in enough shots somewhere for its arc to have a point."""
         return any(point.share is not None for point in self.analysis.arc if point.character == character)
+
+    def arc_rows(self, character: str) -> list[tuple[float, list[ArcPoint]]]:
+        """Every third time at which the arc of a character has points, with these, by emotion."""
+        found: dict[float, list[ArcPoint]] = {}
+        for point in self.analysis.arc:
+            if point.character == character and point.share is not None:
+                found.setdefault(point.time_s, []).append(point)
+        return list(found.items())[1::3] or list(found.items())
 
     def data(self) -> dict[str, Any]:
         """What the script of the page needs of this film, as plain data."""

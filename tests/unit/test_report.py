@@ -46,6 +46,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    films = (runs.FilmSpec("long.mp4", "e5" * 32, shots=40, shot_frames=24), runs.FILMS[1])
+    folder = runs.write_run(tmp_path_factory.mktemp("long"), films)
+    analyse_run(folder, resamples=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def html(run: Path) -> str:
     written = Path(write_report(run))
     assert written == run / "report.html"
@@ -182,6 +190,26 @@ def test_every_track_is_on_the_timeline_where_it_is_in_the_film(
             assert {film["readings"][e]: s for e, s in zip(read[::2], read[1::2], strict=True)} == pytest.approx(
                 by.to_dict(), abs=0.006
             )
+
+
+def test_arcs_stand_in_a_table_too(long_run: Path) -> None:
+    _, page = _report(long_run)
+    film = runs.FILMS[1].film
+    points = {
+        (row["character"], row["emotion"], words.timecode(row["time_s"])): row
+        for row in _analysis(long_run)["arc"]
+        if row["film"] != film
+    }
+    checked = 0
+    for caption in [caption for caption in page.tables if caption.endswith(" over the film")]:
+        head, *rows = page.grid(caption)
+        for time, *cells in rows:
+            for emotion, cell in zip(head[1:], cells, strict=True):
+                point = points[caption.removesuffix(" over the film"), emotion, time]
+                share = words.percent(point["share"]).replace("\u00a0", " ")
+                assert cell == f"{share} {100 * point['low']:.0f}\u2013{100 * point['high']:.0f} %"
+                checked += 1
+    assert checked >= 15
 
 
 def test_overlapping_tracks_of_one_name_share_the_height(data: dict[str, Any]) -> None:
@@ -416,14 +444,12 @@ def test_names_with_html_in_them_are_text(tmp_path: Path) -> None:
 
 
 def test_pictures_are_fewer_and_smaller_where_the_page_would_be_too_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    long_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs.write_run(tmp_path, (runs.FilmSpec("long.mp4", "e5" * 32, shots=40, shot_frames=24), runs.FILMS[1]))
-    analyse_run(tmp_path, resamples=100)
     sizes, counts, sides = [], [], []
     for limit in (9_500_000, 1_600_000, 1_400_000, 1_000_000):
         monkeypatch.setattr(report_page, "LIMIT", limit)
-        html, page = _report(tmp_path)
+        html, page = _report(long_run)
         sizes.append(len(html.encode()))
         found = [picture for _, picture in _pictures(page)]
         held = [frame[-1] for film in data_of(html)["films"] for frame in film["frames"]]
