@@ -185,7 +185,7 @@ class Asker:
                 found = _checked(store, key)
                 if kind is None:
                     kind = found
-                elif name != "films":  # a folder may hold films of older runs
+                elif name in LABEL_TABLES:
                     self._stamps.setdefault(schema.read_stamp(found.metadata, store.path(key)), key)
             if len(self._stamps) > 1:
                 first, second = list(self._stamps.values())[:2]

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from insideout.ask import QUESTIONS, asking
 from insideout.errors import OutputError, UsageError
 from insideout.outfile import new_file
-from insideout.rows import unique
+from insideout.rows import print_rows, unique
 from insideout.stats.run import analyse_run
 from pipelines.cli import app
 from tests.runs import FILMS, write_run
@@ -228,6 +228,18 @@ def test_names_in_an_answer_cannot_steer_the_terminal(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         rows(folder, "select '\x1b[2J'::int")
     assert "\x1b" not in str(raised.value)
+
+
+def test_rows_that_are_wider_than_the_terminal_are_printed_below_each_other(run: Path) -> None:
+    told = io.StringIO()
+    with asking(run) as asker:
+        assert print_rows(asker.ask("select * from films order by film"), told, most=1, width=60) == 2
+    lines = told.getvalue().splitlines()
+    assert lines[0].startswith("row 1 ")
+    assert "path           films/meadow.mp4" in lines
+    assert "sampling       every:4" in lines
+    assert lines[-1] == "(1 of 2 rows; --rows 2 prints all)"
+    assert max(map(len, lines)) <= 80
 
 
 def test_two_columns_of_one_name_are_told_apart() -> None:

@@ -304,6 +304,16 @@ def test_a_film_that_has_moved_is_found_where_it_is_said_to_be(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved.mp4", "other.mp4", "out.mp4", "run"]
 
 
+def test_of_several_films_one_is_chosen_by_id_path_or_name(tmp_path: Path) -> None:
+    films = [write_film(tmp_path / f"{n}.mp4", n, grey()) for n in (4, 8)]
+    tables = [table_of(film) for film in films]
+    run = write_tables(tmp_path / "run", *tables)
+    with pytest.raises(UsageError, match=f"the run has several; choose one by --film: {tables[0].film} \\(4.mp4\\), "):
+        draw(run, tmp_path / "out.mp4")
+    for name in (tables[1].film, tables[1].film[:6].upper(), "8.mp4", str(films[1])):
+        assert draw(run, tmp_path / "out.mp4", film=name).frames == 8
+
+
 def test_a_film_that_is_not_finished_leaves_the_older_one(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
