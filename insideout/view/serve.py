@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -32,7 +33,7 @@ def serve(
     port: int,
     on_ready: Callable[[str, list[str]], None],
 ) -> None:
-    """Show a finished run until the process is interrupted.
+    """Show a finished run until the process is interrupted (Ctrl+C).
 
     `films` are paths of films that have moved; `annotations` a CSV, None for RUN/annotations.csv; `port` 0
     for a free one. `on_ready` gets the address to open, and notes on films that cannot be shown.
@@ -53,7 +54,8 @@ def serve(
         on_ready(f"http://{HOST}:{listening.getsockname()[1]}/?token={token}", notes)
         # Answers that go on for long, such as a film, are not waited for at the end.
         settings = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
-        uvicorn.Server(settings).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+            uvicorn.Server(settings).run(sockets=[listening])
 
 
 def open_viewer(

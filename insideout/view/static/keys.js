@@ -34,8 +34,8 @@ function command(event, actions, arrows) {
     case "End": return arrows ? null : actions.last;
     case "n": return () => actions.match(1);
     case "N": return () => actions.match(-1);
-    case "[": return () => actions.turn(-1);
-    case "]": return () => actions.turn(1);
+    case "ArrowUp": return arrows ? null : () => actions.turn(-1);
+    case "ArrowDown": return arrows ? null : () => actions.turn(1);
     case "x": return actions.nobody;
     case "u": return actions.undo;
     case "t": return actions.scope;

@@ -44,6 +44,7 @@ async function openFilm(id, ordinal = 0) {
   picture?.close();
   picture = film = frame = selected = timeline.film = null;
   document.body.dataset.state = "opening";
+  for (const name of ["counted", "drawn", "ordinal", "labelled"]) delete by("stage").dataset[name];
   by("waiting").hidden = false;
   notice("");
   // All at once: what is slowest is what the browser does with the film.
@@ -66,7 +67,7 @@ async function openFilm(id, ordinal = 0) {
   picture = new Picture({ video: by("video"), frozen: by("frozen"), still: by("still") }, first, clock, id, {
     frame: shown,
     playing,
-    mode: (why) => { by("stage").dataset.mode = picture.mode; notice(why); fit(); },
+    mode: (why) => { by("stage").dataset.mode = picture.mode; notice(why, picture.mode === "none"); fit(); },
     missing: (at) => notice(`Frame ${at} cannot be decoded: its data is damaged or missing.`, true),
   });
   by("stage").dataset.mode = picture.mode;
@@ -111,7 +112,7 @@ function shown(found) {
   const { clock } = film, seconds = clock.seconds(found.pts);
   timeline.follow(seconds, picture?.playing);
   const shot = clock.shot(found.pts);
-  const at = found.ordinal < 0 ? "–" : `${clock.counted ? "" : "≈ "}${found.ordinal.toLocaleString("en")}`;
+  const at = found.ordinal < 0 ? "–" : `${clock.counted || picture?.mode === "none" ? "" : "≈ "}${found.ordinal.toLocaleString("en")}`;
   by("where").replaceChildren(
     element("b", {}, timecode(seconds)), ` / ${timecode(clock.length).slice(0, -4)}`,
     element("span", {}, `frame ${at}`), element("span", {}, `shot ${shot}`),
@@ -127,7 +128,9 @@ function settled(seconds, shot) {
     const lanes = by("lanes");
     lanes.setAttribute("aria-valuemax", film.clock.length.toFixed(2));
     lanes.setAttribute("aria-valuenow", seconds.toFixed(2));
-    lanes.setAttribute("aria-valuetext", `${timecode(seconds)}, frame ${frame.ordinal}, shot ${shot}: ${who || "nobody"}`);
+    const said = `${timecode(seconds)}, frame ${frame.ordinal}, shot ${shot}: ${who || "nobody"}`;
+    lanes.setAttribute("aria-valuetext", said);
+    by("spoken").textContent = said;
     history.replaceState(null, "", `#${film.facts.film}/${frame.ordinal}`);
   }, 200);
 }
@@ -151,7 +154,10 @@ function show() {
   const stage = by("stage").dataset, found = figures();
   overlay.draw(found ?? [], film.labels.before(frame.labelled, TRAIL), film.colours);
   Object.assign(stage, { ordinal: frame.ordinal, labelled: frame.labelled, drawn: found ? frame.labelled : "waiting" });
-  if (found === null) return;
+  if (found === null) {
+    if (!picture?.playing) panel.draw([], "Labels are on their way …", film);
+    return;
+  }
   once("labels");
   const why = { "-1": "Nobody.", "-2": "Not known: this frame was not looked at, or failed." };
   panel.draw(found, why[frame.labelled] ?? "Nobody.", film);
