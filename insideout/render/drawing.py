@@ -14,6 +14,7 @@ import supervision as sv
 from PIL import Image, ImageDraw, ImageFont
 
 from insideout.errors import UsageError
+from insideout.messages import shown
 from insideout.report.colours import DOUBT, ON, PALETTE
 from insideout.shown import Figure
 from insideout.stats.screen import UNCERTAIN
@@ -96,12 +97,12 @@ class Drawing:
 
     def label(self, figure: Figure) -> str:
         """What is written at a figure: `Bunny #3 Happy 63 %`."""
-        parts = [figure.character] if "names" in self._show else []
+        parts = [shown(figure.character)] if "names" in self._show else []
         if "tracks" in self._show:
             parts.append(f"#{figure.track}")
         reading = figure.track_emotion if self._fused else figure.emotion
         if "emotions" in self._show:
-            parts.append(reading)
+            parts.append(shown(reading))
         # It is that of the most probable emotion of the frame, which is not said where it is uncertain or the track's.
         if "certainty" in self._show and not self._fused and reading != UNCERTAIN:
             parts.append(f"{100 * figure.certainty:.0f} %")
@@ -110,7 +111,7 @@ class Drawing:
     def words(self, figure: Figure) -> tuple[str, str]:
         """Name and emotion of a figure in words, and the emotion that its colour is of."""
         reading = self._reading(figure)
-        return f"{figure.character}  {reading}", reading
+        return f"{shown(figure.character)}  {shown(reading)}", reading
 
     def _fit(self, height: int) -> None:
         """Letters and lines in proportion to the picture."""

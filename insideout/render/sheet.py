@@ -131,7 +131,7 @@ class _Page:
             self._pen.text((self._image.width - self._gap, y_at), attribution, fill=_SOFT, font=self._font, anchor="ra")
         y += round(2 * self._line)
         for emotion in [name for name in dict.fromkeys(emotions) if name != UNCERTAIN] + [UNCERTAIN]:
-            x = self._chip(x, y, emotion, emotion) + 2 * self._gap
+            x = self._chip(x, y, emotion, printable(emotion, keep="")) + 2 * self._gap
 
     def picture(self, place: int, picture: npt.NDArray[np.uint8]) -> None:
         """Put a picture at its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,7 @@ def test_certainty_names_and_tracks_are_written_as_asked() -> None:
     assert Drawing(emotions, ("names", "tracks")).label(figure) == "Jägerin  #7"
     assert Drawing(emotions, fused=True).label(figure) == "Jägerin  Sad"
     assert Drawing(emotions, ("masks",)).label(figure) == ""
+    assert Drawing(emotions, ("names",)).label(replace(figure, character="a\n\u202eb")) == r"a\n\u202eb"
     assert parse_show(" names, masks ") == ("names", "masks")
     picture = np.full((72, 128, 3), GREY, np.uint8)
     assert (Drawing(emotions, ("names",)).draw(picture, [figure]) != GREY).any()
