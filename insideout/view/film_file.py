@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -99,14 +99,16 @@ class FilmFile:
         return self.facts.width / self.facts.height * (1 / pixel if turned else pixel)
 
     def index(self, shown: Shown | None = None) -> Film:
-        """The film with the time stamps of all frames; made once, from packets, however many ask.
+        """The film with the time stamps of all frames; made once, from packets, however many ask at once.
 
         Raises FilmError where it is not the film that was labelled, as far as time stamps tell.
         """
         with self._lock:
-            if self._index is None:
+            if _has_failed(self._index):
                 self._index = _BESIDE.submit(self._read_index, shown)
-        return self._index.result()
+            found = self._index
+        assert found is not None
+        return found.result()
 
     def check(self) -> None:
         """Raise FilmError unless the file's digest is that of the film that was labelled.
@@ -116,9 +118,11 @@ class FilmFile:
         if is_url(self.path):
             return
         with self._lock:
-            if self._check is None:
+            if _has_failed(self._check):
                 self._check = _BESIDE.submit(self._read_digest)
-        self._check.result()
+            found = self._check
+        assert found is not None
+        found.result()
 
     def still(self, ordinal: int) -> bytes:
         """A frame, decoded exactly, as JPEG: rotation applied, at most 1,920 pixels wide.
@@ -145,7 +149,8 @@ class FilmFile:
         _, frames = self._cursor
         for at, picture in frames:
             self._cursor = at + 1, frames
-            self._keep(at, picture)
+            if at >= ordinal - _BEHIND:
+                self._keep(at, picture)
             if at >= ordinal:
                 return
         self._cursor = None
@@ -183,6 +188,11 @@ class FilmFile:
                 f"{self.path}: is another file than was labelled (sha256 {found[:16]}…, not "
                 f"{self.facts.sha256[:16]}…): the labels do not belong to it; say where the film is by --film PATH"
             )
+
+
+def _has_failed(work: Future[Any] | None) -> bool:
+    """Whether work is to be begun: it was not yet, or it failed, which may not last."""
+    return work is None or (work.done() and work.exception() is not None)
 
 
 _BESIDE = ThreadPoolExecutor(2, thread_name_prefix="film")

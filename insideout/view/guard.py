@@ -8,6 +8,7 @@ knows: cookies of loopback are shared by all ports, so one alone would let other
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
@@ -18,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HEADER = "x-insideout-token"
-COOKIE = "insideout_view"
 
 _POLICY = "; ".join(
     (
@@ -45,6 +45,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, page_token: str) -> None:
         self._app, self._token, self._page_token = app, token, page_token
+        # Cookies of loopback are shared by all ports: each viewer that runs here needs a name of its own.
+        self._cookie = f"insideout_view_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -81,9 +83,9 @@ class Guard:
             if given and _same(given, self._token):
                 # Out of the address, the history and what is copied from them.
                 found = RedirectResponse("/", 303)
-                found.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
+                found.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
                 return found
-        if not _same(_cookie(headers), self._token):
+        if not _same(_cookie(headers, self._cookie), self._token):
             return PlainTextResponse(
                 "This page opens with the whole address that `insideout view` printed, token included.\n", 403
             )
@@ -97,12 +99,12 @@ def _name(host: str) -> str:
     return (host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]).lower()
 
 
-def _cookie(headers: Headers) -> str:
+def _cookie(headers: Headers, name: str) -> str:
     try:
         found = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return ""
-    return found[COOKIE].value if COOKIE in found else ""
+    return found[name].value if name in found else ""
 
 
 def _same(given: str, token: str) -> bool:

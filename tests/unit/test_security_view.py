@@ -41,7 +41,6 @@ def test_without_the_token_of_the_address_nothing_is_told(stranger: TestClient) 
         answer = stranger.get(path)
         assert answer.status_code == 403, path
         assert "token included" in answer.text
-    assert stranger.get("/api/run", headers={"Cookie": "insideout_view=guess"}).status_code == 403
 
 
 def test_the_token_leaves_the_address_and_stays_in_a_cookie_that_scripts_and_others_do_not_get(
@@ -53,6 +52,22 @@ def test_the_token_leaves_the_address_and_stays_in_a_cookie_that_scripts_and_oth
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert TOKEN not in stranger.get("/").text
+    name = cookie.partition("=")[0]
+    stranger.cookies.clear()
+    assert stranger.get("/", headers={"Cookie": f"{name}=guess"}).status_code == 403
+    assert stranger.get("/", headers={"Cookie": f"{name}={TOKEN}"}).status_code == 200
+
+
+def test_two_viewers_on_one_machine_do_not_shut_each_other_out(run: Path, stranger: TestClient) -> None:
+    other, _ = open_viewer(str(run), films=[], annotations=None, annotator="", token="another")
+    stranger.get(f"/?token={TOKEN}")
+    with TestClient(other, base_url="http://127.0.0.1:9000", follow_redirects=False) as second:
+        second.get("/?token=another")
+        # The browser sends the cookies of both to both.
+        both = {"Cookie": "; ".join(f"{name}={value}" for c in (stranger, second) for name, value in c.cookies.items())}
+    for client in (stranger, second):
+        client.cookies.clear()
+        assert client.get("/", headers=both).status_code == 200
 
 
 def test_the_cookie_alone_neither_reads_nor_writes_labels(stranger: TestClient) -> None:

@@ -9,10 +9,15 @@ export class Corrections {
     Object.assign(this, { film, changed });
     this.path = `/api/films/${film}/annotations`;
     this.rows = new Map();
+    this.turn = 0;
     this.done = []; // what this tab has said, for undo
   }
 
-  async load() { this.#take((await get(this.path)).rows); }
+  async load() {
+    const turn = this.turn;
+    const { rows } = await get(this.path);
+    if (turn === this.turn) this.#take(rows); else await this.load(); // something was said meanwhile
+  }
 
   // A label as it counts: the model's, or what was said instead.
   seen(ordinal, track, character, emotion) {
@@ -33,7 +38,9 @@ export class Corrections {
     if ("emotion" in what) body.emotion = what.emotion;
     if ("as_character" in what) body.as_character = what.as_character;
     if (what.nobody) body.as_character = NOBODY;
+    this.turn += 1;
     const answer = await post(this.path, body);
+    this.turn += 1;
     this.done.push({ ...answer, figure });
     for (const row of answer.after) this.#put(row);
     this.changed();

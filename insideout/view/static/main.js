@@ -169,7 +169,9 @@ const chosenSplit = new Map();
 function changed() {
   if (!film || !picture) return;
   film.version += 1;
+  const before = film.names.length;
   names();
+  if (film.names.length !== before) choices();
   by("undo").disabled = !film.corrections.done.length;
   filtered();
 }
