@@ -71,6 +71,7 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
             ["label", "notes.mp4", "--pack", str(Path(__file__).parents[2] / "packs" / "bbb"), "--out", "out"],
             "notes.mp4",
         ),
+        (["view", "nothing-here"], "nothing-here"),
         (["status", "nothing-here"], "not an output of `insideout label`"),
         (["report", "nothing-here"], "nothing-here"),
         (["pack", "verify", "nothing-here"], "nothing-here"),
