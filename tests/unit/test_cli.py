@@ -47,6 +47,12 @@ def test_every_command_and_option_has_help_that_fits_a_screen(command: list[str]
         assert getattr(parameter, "help", None), f"{' '.join(command)}: {parameter.name} has no help"
 
 
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_every_command_is_in_the_readme_or_a_page_of_the_documents(command: list[str], root: Path) -> None:
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    assert any(f"insideout {' '.join(command)}" in page.read_text() for page in pages)
+
+
 def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
     done = insideout("plan", str(excerpt))
     assert done.returncode == 0, done.stderr
