@@ -9,14 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from insideout.ask import Answer
 from insideout.errors import UsageError
@@ -39,7 +40,7 @@ def write_rows(answer: Answer, path: Path, kind: str) -> int:
 
 def write_text(answer: Answer, kind: str, file: IO[str]) -> int:
     """Write all rows as `csv` or `json` to an open text, such as a terminal's, which no name can steer."""
-    return sum(_text(answer, kind, lambda text: file.write(printable(text, keep="\n\t\r"))))
+    return sum(_text(answer, kind, lambda text: file.write(printable(text))))
 
 
 def print_rows(answer: Answer, file: IO[str], most: int | None, width: int | None = None) -> int:
@@ -49,10 +50,15 @@ def print_rows(answer: Answer, file: IO[str], most: int | None, width: int | Non
     are those printed. Returns how many there are.
     """
     names = [printable(name, keep="") for name in answer.schema.names]
-    rows = _plain(answer)
-    first = [[_cell(value) for value in row] for row in islice(rows, most)]
-    more = sum(1 for _ in rows)
-    widths = [max(map(len, column)) for column in zip(names, *first, strict=True)]
+    first: list[list[str]] = []
+    total = 0
+    for batch in answer.batches:
+        if most is None or len(first) < most:
+            part = batch if most is None else batch.slice(0, most - len(first))
+            first += [[_cell(value) for value in row] for row in _values(part)]
+        total += batch.num_rows
+    more = total - len(first)
+    widths = [max(map(cell_len, column)) for column in zip(names, *first, strict=True)]
     console = Console(file=file, width=width or sum(widths) + (_BESIDE + 1) * len(widths) + 1, highlight=False)
     if width is not None and sum(widths) + _BESIDE * len(widths) > width:
         for number, row in enumerate(first, 1):
@@ -63,25 +69,22 @@ def print_rows(answer: Answer, file: IO[str], most: int | None, width: int | Non
         table = Table(box=None, padding=(0, _BESIDE, 0, 0), header_style="bold")
         for name, kind in zip(names, answer.schema.types, strict=True):
             numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-            table.add_column(_literal(name), justify="right" if numeric else "left", no_wrap=True)
+            table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
         for row in first:
-            table.add_row(*map(_literal, row))
+            table.add_row(*map(Text, row))
         console.print(table)
-    total = len(first) + more
     told = f"{total} row{'' if total == 1 else 's'}"
     print(f"({told})" if not more else f"({len(first)} of {told}; --rows {total} prints all)", file=file)
     return total
 
 
-def _literal(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)
-
-
 def _plain(answer: Answer) -> Iterator[list[Any]]:
     for batch in answer.batches:
-        yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        yield from _values(batch)
+
+
+def _values(batch: pa.RecordBatch) -> Iterator[list[Any]]:
+    yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def _text(answer: Answer, kind: str, write: Callable[[str], Any]) -> Iterator[int]:
