@@ -52,7 +52,8 @@ def cast_of(characters: pa.Table, screen: Screen) -> Cast:
         return np.array([readings[value or UNCERTAIN] for value in characters[column].to_pylist()], np.int64)
 
     def real(column: str) -> Floats:
-        return np.nan_to_num(np.array(characters[column].to_pylist(), np.float64), nan=0.0)
+        found: Floats = np.nan_to_num(np.array(characters[column].to_pylist(), np.float64), posinf=0.0, neginf=0.0)
+        return found
 
     return Cast(
         ordinal=whole("ordinal"),
@@ -61,7 +62,7 @@ def cast_of(characters: pa.Table, screen: Screen) -> Cast:
         character=np.array([names[value] for value in characters["character"].to_pylist()], np.int64),
         reading=emotion("emotion"),
         fused=emotion("track_emotion"),
-        certainty=real("certainty"),
+        certainty=np.clip(real("certainty"), 0, 1),
         head=np.maximum(real("head_w"), real("head_h")),
     )
 

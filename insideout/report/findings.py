@@ -22,8 +22,9 @@ from insideout.stats.together import Together
 from insideout.stats.transitions import Dwell, Transition
 
 KEPT = "analysis/analysis.json"
-#: Of each interval where the page computes it; `insideout analyse` draws five times as many.
-RESAMPLES = 2000
+#: Of each interval where the page computes it; `insideout analyse` draws five times as many. A film of many shots gets
+#: fewer, so that resamples times shots stay below `AT_MOST`: its intervals hang less on chance.
+RESAMPLES, LEAST_RESAMPLES, AT_MOST = 2000, 500, 1_000_000
 _KINDS = {
     "shares": Share,
     "always": Always,
@@ -51,7 +52,8 @@ class Verdict:
 class Findings:
     """The analyses of a run, film by film.
 
-    `note` says where the figures come from. Raises OutputError for an `analysis.json` that is none.
+    `note` says where the figures come from, once all films were asked for. Raises OutputError for an
+    `analysis.json` that is none.
     """
 
     def __init__(self, run: Run, say: Callable[[str], None]) -> None:
@@ -60,7 +62,8 @@ class Findings:
         self.scenes: str | None = None
         self.labels: str | None = None
         self.notes: list[str] = []
-        self.note = f"computed for this page with {RESAMPLES:,} resamples (insideout analyse draws more)"
+        self._drawn: set[int] = set()
+        self._source = ""
         emotions = tuple(str(name) for name in (run.manifest.get("pack") or {}).get("emotions") or ())
         self.errors: ErrorCounts | None = None
         if run.store.exists(ERRORS):
@@ -70,7 +73,7 @@ class Findings:
 
     def _read(self, content: Any) -> None:
         if not isinstance(content, dict) or content.get("run") != self._run.state():
-            self.note += ", and what it left in this folder is of an earlier state of the run"
+            self._source = "what insideout analyse left in this folder is of an earlier state of the run"
             return
         try:
             for name, kind in _KINDS.items():
@@ -86,16 +89,25 @@ class Findings:
                 f"{where}: not an analysis of this version; run `insideout analyse {self._run.store.root}` again"
             ) from error
         self.scenes, self.labels = names
-        self.note = f"those of insideout analyse, {self._resamples:,} resamples, seed {self._seed}"
+        self._source = f"those of insideout analyse, {self._resamples:,} resamples, seed {self._seed}"
 
     def of(self, screen: Screen) -> Analysis:
         """The analysis of one film: the one in the folder if its seconds are those of the screen, else a new one."""
         if self._kept and (found := self._of_folder(screen)):
             return found
-        if self._kept:
-            self.note += f"; some of it computed for this page with {RESAMPLES:,} resamples"
         self._say("computing intervals")
-        return analyse(screen, self.errors, resamples=RESAMPLES)
+        resamples = min(RESAMPLES, max(LEAST_RESAMPLES, AT_MOST // max(1, len(screen.shot_units))))
+        self._drawn.add(resamples)
+        return analyse(screen, self.errors, resamples=resamples)
+
+    @property
+    def note(self) -> str:
+        """Where the figures come from, in words."""
+        if not self._drawn:
+            return self._source
+        counts = " or ".join(f"{count:,}" for count in sorted(self._drawn))
+        computed = f"computed for this page with {counts} resamples (insideout analyse draws 10,000)"
+        return f"{self._source}; {computed}" if self._source else computed
 
     def _of_folder(self, screen: Screen) -> Analysis | None:
         tables = {

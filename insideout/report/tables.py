@@ -215,9 +215,14 @@ def _sighting(row: dict[str, Any]) -> Sighting:
         track=row["track"],
         character=row["character"],
         emotion=row["emotion"] or UNCERTAIN,
-        certainty=row["certainty"] if row["certainty"] is not None else 0.0,
+        certainty=_chance(row["certainty"]),
         track_emotion=row["track_emotion"] or UNCERTAIN,
-        probabilities={name: float(value) for name, value in row["probabilities"] or ()},
+        probabilities={name: _chance(value) for name, value in row["probabilities"] or ()},
         box=(row["box_x"], row["box_y"], row["box_w"], row["box_h"]),
         head=None if any(value is None for value in head) else head,
     )
+
+
+def _chance(value: float | None) -> float:
+    """A probability of the table; 0 where it holds none, or no number between 0 and 1."""
+    return value if value is not None and 0 <= value <= 1 else 0.0

@@ -57,7 +57,7 @@ class Stretch:
 def stretches(screen: Screen, characters: pa.Table) -> list[Stretch]:
     """One stretch per track, by start; `characters` is the film's table, in order of ordinal and track."""
     track = characters["track"].to_numpy().astype(np.int64)
-    sure = np.nan_to_num(np.array(characters["certainty"].to_pylist(), np.float64))
+    sure = np.nan_to_num(np.array(characters["certainty"].to_pylist(), np.float64)).clip(0, 1)
     numbers, place = np.unique(track, return_inverse=True)
     frames = np.bincount(place)
     certainty = np.bincount(place, sure) / frames

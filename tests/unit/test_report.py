@@ -17,6 +17,7 @@ import cv2
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -380,6 +381,58 @@ def test_how_the_labels_were_made_is_told(page: Page) -> None:
     assert "Below 35\u00a0% the label is \u2018uncertain\u2019" in page.text
 
 
+def test_the_answer_is_that_of_the_analysis_and_says_what_is_not_supported(tmp_path: Path) -> None:
+    runs.write_run(tmp_path, runs.FILMS[:1])
+    rows = [
+        {
+            "film": "other", "scene": str(shot // 3), "shot": str(shot), "character": who, "emotion": true,
+            "guess": true if who == "Bunny" else runs.EMOTIONS[0], "answered": True, "crops": 2,
+        }
+        for shot in range(30)
+        for who in ("Bunny", "Frank")
+        for true in (runs.EMOTIONS[shot % 5],)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema.stamp(schema.CONFUSION, ""))
+    pq.write_table(table, tmp_path / "confusion.parquet")
+    analyse_run(tmp_path, resamples=200)
+    found = _analysis(tmp_path)
+    _, page = _report(tmp_path)
+    text = " ".join(page.text.split())
+    usual = {}
+    for name in runs.CHARACTERS:
+        own = [row for row in found["shares"] if row["character"] == name and row["emotion"] != "uncertain"]
+        usual[name] = max(own, key=lambda row: row["share"])
+        low, high = usual[name]["low"], usual[name]["high"]
+        told = f"{name} is read as {usual[name]['emotion']} for {100 * low:.0f}\u2013{100 * high:.0f} % of"
+        assert told in text
+    tests = {(test["character"], test["emotion"]): test for test in found["always"]}
+    bunny, gamera = (tests[name, usual[name]["emotion"]] for name in ("Bunny", "Gamera"))
+    assert bunny["refuted"]
+    assert gamera["by"] == "all characters"  # none of the labelled crops is Gamera's
+    told = f"Bunny is not always {bunny['emotion']}"
+    if gamera["refuted"]:
+        told += f" and Gamera not always {gamera['emotion']}."
+    else:
+        told += f". It stays open whether Gamera is always {gamera['emotion']}."
+    assert told in text
+    assert f"\u201calways\u201d is refuted, {words.p_value(bunny['p'])}" in text
+    assert "Of Frank the model cannot tell." in text
+    assert text.count("Not supported: the classifier") == 1
+    grid = page.grid("How crops of scenes that the classifier had not seen were read")
+    assert [row[0] for row in grid[1:]] == list(runs.EMOTIONS)
+    assert [int(cell) for cell in grid[2][1:-1]] == [
+        12,
+        12,
+        0,
+        0,
+        0,
+        0,
+    ]  # Angry: Bunny's read rightly, Frank's as Afraid
+    assert grid[2][-1] == "50 %"
+    support = {row[0]: row[1] for row in page.grid("Does the classifier tell a character's emotions apart?")[1:]}
+    assert support == {"Bunny": "yes", "Frank": "no", "Gamera": "not known"}
+
+
 def test_figures_of_insideout_analyse_are_shown_while_they_are_of_this_run(tmp_path: Path) -> None:
     runs.write_run(tmp_path, runs.FILMS[:1])
     _, page = _report(tmp_path)
@@ -401,7 +454,7 @@ def test_figures_of_insideout_analyse_are_shown_while_they_are_of_this_run(tmp_p
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"created": "2026-01-03T00:00:00Z"}))
     _, page = _report(tmp_path)
-    assert "what it left in this folder is of an earlier state of the run" in page.text
+    assert "left in this folder is of an earlier state of the run; computed for this page" in page.text
     assert "those of insideout analyse" not in page.text
 
 
@@ -421,7 +474,7 @@ def test_an_analysis_that_is_none_is_refused_and_one_of_other_seconds_is_not_tak
         write_report(tmp_path)
     path.write_text(json.dumps(good | {"shares": [row | {"seconds": row["seconds"] + 1} for row in good["shares"]]}))
     _, page = _report(tmp_path)
-    assert "some of it computed for this page" in page.text
+    assert "seed 0; computed for this page" in page.text
 
 
 def test_names_with_html_in_them_are_text(tmp_path: Path) -> None:
@@ -495,6 +548,20 @@ def test_a_sum_that_is_off_is_said(tmp_path: Path) -> None:
     _, page = _report(tmp_path)
     assert "1 sampled frames are neither labelled, dropped nor failed" in page.text
     assert "the manifest counts" in page.text
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), None])
+def test_a_certainty_that_is_no_number_is_none(tmp_path: Path, odd: float | None) -> None:
+    runs.write_run(tmp_path, runs.FILMS[1:])
+    path = tmp_path / f"characters/film={runs.FILMS[1].film}/part-0.parquet"
+    rows = pq.read_table(path)
+    place = rows.schema.get_field_index("certainty")
+    certainty = pa.array([odd] * rows.num_rows, pa.float32())
+    pq.write_table(rows.set_column(place, rows.schema.field(place), certainty), path)
+    html, _ = _report(tmp_path)
+    frames = data_of(html)["films"][0]["frames"]
+    assert 0.0 in {frame[6] for frame in frames}
+    assert all(0 <= frame[6] <= 1 for frame in frames)
 
 
 def test_a_manifest_without_optional_keys_is_enough(tmp_path: Path) -> None:
