@@ -100,6 +100,23 @@ def test_matroska_has_the_times_in_its_milliseconds(varying: Path, labelled: Pat
     assert [data for _, data in packets(tmp_path / "out.mkv")] == [data for _, data in packets(varying)]
 
 
+def test_the_milliseconds_of_matroska_stay_what_they_are_in_mp4(tmp_path: Path) -> None:
+    stamps = [40 + int(v) for v in np.cumsum([0, *np.resize([33, 50, 7], 23)])]
+    film = write_film(tmp_path / "film.mkv", 24, pts=stamps, time_base=Fraction(1, 1000))
+    draw(write_tables(tmp_path / "run", table_of(film)), tmp_path / "out.mp4")
+    found = open_film(str(tmp_path / "out.mp4"))
+    assert (found.pts.tolist(), found.time_base) == (stamps, Fraction(1, 1000))
+
+
+def test_without_x264_another_encoder_is_used_and_named(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insideout.render.movie.ENCODERS", ("libx264-that-is-not-there", "mpeg4"))
+    assert draw(labelled, tmp_path / "out.mp4").encoder == "mpeg4"
+    found = plain_decode(tmp_path / "out.mp4")
+    assert [(pts, number_in(picture)) for pts, picture in found] == list(zip(VARYING, range(40), strict=True))
+
+
 def test_labels_stand_for_the_frames_that_the_statistics_say(tmp_path: Path) -> None:
     """Until the next sampled frame of the shot, never beyond a cut, duplicates what they repeat, failures nothing."""
     film = write_film(tmp_path / "film.mp4", 48, grey())
