@@ -110,6 +110,9 @@
   }
 
   function open({ film, title, said, frames, rows, condition, tracks, emotion = null, marked = null }) {
+    // Not every frame has a picture in a page of limited size; where some have, these are shown.
+    const seen = frames.filter((one) => one.picture);
+    if (seen.length) frames = seen;
     heading.textContent = title;
     const of = frames.length === rows ? `All ${number(rows)}` : rows ? `${number(frames.length)} of ${number(rows)}` : number(frames.length);
     body.replaceChildren(...[
