@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ Recipe = Annotated[Path | None, typer.Option(help="YAML recipe; the student proj
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local Ray is started otherwise.")]
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """What an emotion classifier is trained on."""
 
     film = "film"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Literal
 
 #: How trials are drawn.
@@ -24,7 +24,7 @@ FIGURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Log(str, Enum):
+class Log(StrEnum):
     """Where else trials are logged to, by Ray Tune's own callbacks."""
 
     tensorboard = "tensorboard"

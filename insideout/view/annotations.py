@@ -14,7 +14,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from insideout.datasets.crop_table import NOT_A_CHARACTER
 from insideout.errors import DataError
@@ -186,7 +186,7 @@ def _assign(rows: dict[Key, Annotation], shots: set[tuple[str, int]], split: str
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _parse(data: bytes | None, where: str) -> dict[Key, Annotation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -134,4 +134,4 @@ def test_a_clock_that_jumps_changes_nothing(usual: Path, excerpt: Path, pack: Pa
         assert table(out, name).equals(table(usual, name)), name
     created = json.loads((out / "manifest.json").read_text())["created"]
     written = datetime.strptime(created, "%Y-%m-%dT%H:%M:%S%z")
-    assert abs(datetime.now(timezone.utc) - written) > timedelta(hours=1), "the clock did not jump"
+    assert abs(datetime.now(UTC) - written) > timedelta(hours=1), "the clock did not jump"
