@@ -163,7 +163,7 @@ def main() -> None:
         make_run(run, open_film(str(path)))
     rows = sum(pq.read_metadata(part).num_rows for part in (run / "characters").rglob("*.parquet"))
     command = [sys.executable, "-m", "pipelines.cli", "view", str(run), "--no-open", "--annotations"]
-    found, starts, memory = [], [], []
+    found, starts, memory, load = [], [], [], os.getloadavg()[0]
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     for _ in range(5):
@@ -185,7 +185,7 @@ def main() -> None:
             server.terminate()
     told = {
         "command": f"python -m benchmarks.viewer --out {options.out.name}",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load_before": round(load, 2)},
         "film": {"frames": FRAMES, "bytes": path.stat().st_size, "width": WIDTH, "height": HEIGHT, "rows": rows},
         "median": {name: round(statistics.median(one[name] for one in found), 3) for name in found[0]},
         "longest": {name: round(max(one[name] for one in found), 3) for name in found[0]},
