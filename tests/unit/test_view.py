@@ -150,6 +150,15 @@ def test_emotions_have_the_colours_of_the_report() -> None:
     assert found == ours | {"eu": DOUBT, "onu": found["onu"]}
 
 
+def test_a_film_in_which_nobody_was_seen_is_shown_too(tmp_path: Path) -> None:
+    film = label_film(tmp_path / "run", write_film(tmp_path / "f.mp4", 48), names=())
+    with opened(tmp_path / "run") as client:
+        assert client.get(f"/api/films/{film.film}").json()["characters"] == []
+        table = unpack(client.get(f"/api/films/{film.film}/table").content)
+        assert (len(table["ordinal"]), len(table["seen_ordinal"])) == (12, 0)
+        assert client.get(f"/api/films/{film.film}/labels?first=0&last=99").json() == {"figures": []}
+
+
 @pytest.mark.parametrize("kind", ["mpeg2-ts", "prores", "rotated"])
 def test_a_frame_is_decoded_exactly_also_of_films_that_browsers_do_not_play(kind: str, tmp_path: Path) -> None:
     film = label_film(tmp_path / "run", EXACT[kind](tmp_path))
