@@ -68,11 +68,12 @@ def timeline() -> _Chart:
     """Shots by characters: a mark per track, coloured by its emotion, stronger where the model was surer.
 
     Rows of `shots`: start, end, odd. Rows of `tracks`: start, end, top, bottom (in rows of the chart), colour,
-    certainty, track, and what the tooltip says. Rows of `names`: name, top. The page sets the signals
-    `begin` and `finish` to what part of the film is seen, `step` to the seconds from mark to mark, and the height.
+    certainty, track; there may be ten thousand, so the page makes the tooltip of the one that is pointed at. Rows of
+    `names`: name, top. The page sets the height, and the signals: `begin` and `finish` to what part of the film is
+    seen, `step` to the seconds from mark to mark of the axis, `edge` to the width of the line between blocks.
     """
-    begin, finish, step = (
-        alt.param(name=name, value=value) for name, value in (("begin", 0), ("finish", 1), ("step", 1))
+    begin, finish, step, edge = (
+        alt.param(name=name, value=value) for name, value in (("begin", 0), ("finish", 1), ("step", 1), ("edge", 0))
     )
     ticks = alt.ExprRef("sequence(ceil(begin / step) * step, finish + step / 100, step)")
     x = alt.X(
@@ -89,7 +90,7 @@ def timeline() -> _Chart:
     )
     tracks = (
         alt.Chart(alt.NamedData("tracks"))
-        .mark_rect(clip=True, cursor="pointer", stroke="var(--card)", strokeWidth=0.5, minBandSize=2)
+        .mark_rect(clip=True, cursor="pointer", stroke="var(--card)", strokeWidth=alt.ExprRef("edge"))
         .encode(
             x,
             alt.X2("end:Q"),
@@ -99,10 +100,6 @@ def timeline() -> _Chart:
             opacity=alt.Opacity(
                 "certainty:Q", scale=alt.Scale(domain=[0.25, 0.75], range=[0.4, 1], clamp=True), legend=None
             ),
-            tooltip=[
-                alt.Tooltip(f"{name}:N")
-                for name in ("character", "emotion", "certain", "from", "to", "shot", "in view")
-            ],
         )
     )
     names = (
@@ -110,7 +107,11 @@ def timeline() -> _Chart:
         .mark_text(align="left", baseline="bottom", dx=4, dy=-3, fontWeight=600, fontSize=13, color="var(--ink)")
         .encode(alt.Y("top:Q"), alt.Text("name:N"), x=alt.value(0))
     )
-    return alt.layer(shots, tracks, names).add_params(begin, finish, step).properties(width="container", autosize=_FIT)
+    return (
+        alt.layer(shots, tracks, names)
+        .add_params(begin, finish, step, edge)
+        .properties(width="container", autosize=_FIT)
+    )
 
 
 def arc() -> _Chart:

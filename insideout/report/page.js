@@ -243,25 +243,45 @@
     const tracks = film.tracks.map((one) => ({
       track: one.track, start: one.start, end: one.end, colour: film.colours[one.emotion], certainty: one.certainty,
       top: tops[one.who] + (BAND / one.lanes) * one.lane, bottom: tops[one.who] + (BAND / one.lanes) * (one.lane + 1),
-      character: film.characters[one.who], emotion: film.readings[one.emotion], certain: percent(one.certainty),
-      from: timecode(one.start), to: timecode(one.end), shot: one.shot, "in view": `${one.seconds.toFixed(1)} s`,
     }));
+    // A line between blocks, but not where it would be all that is seen of them.
+    const edgeOf = (length) => ((place.clientWidth / length) * film.length) / film.shots.length > 4 ? 0.5 : 0;
     const shots = film.shots.map(([start, end], i) => ({ start, end, odd: i % 2 === 1 }));
     const view = await draw(place, "timeline", { shots, tracks, names }, (spec) => {
       spec.height = height;
-      set(spec, { finish: film.length, step: stepOf(film.length, place) });
+      set(spec, { finish: film.length, step: stepOf(film.length, place), edge: edgeOf(film.length) });
       spec.layer[1].encoding.y.scale.domain = [0, height];
     });
     view.addEventListener("click", (event, item) => item?.datum?.track !== undefined && !moved && openTrack(film, item.datum.track));
 
-    let begin = 0, finish = film.length, moved = false;
+    const byTrack = new Map(film.tracks.map((one) => [one.track, one]));
+    view.addEventListener("mousemove", (event, item) => {
+      const one = byTrack.get(item?.datum?.track);
+      tooltip(null, event, item, one && {
+        character: film.characters[one.who], emotion: film.readings[one.emotion], certain: percent(one.certainty),
+        from: timecode(one.start), to: timecode(one.end), shot: one.shot, "on screen": `${one.seconds.toFixed(1)} s`,
+      });
+    });
+    place.addEventListener("mouseleave", (event) => tooltip(null, event));
+
+    let begin = 0, finish = film.length, moved = false, waiting = false;
     const least = Math.min(5, film.length), told = place.parentElement.querySelector("output");
     function show(from, to) {
       const width = Math.min(film.length, Math.max(least, to - from));
       begin = Math.min(Math.max(0, from), film.length - width);
       finish = begin + width;
       told.textContent = width < film.length ? `${timecode(begin)} to ${timecode(finish)}` : "";
-      view.signal("begin", begin).signal("finish", finish).signal("step", stepOf(width, place)).runAsync();
+      if (waiting) return;
+      waiting = true; // a drag asks more often than a long film can be drawn
+      requestAnimationFrame(async () => {
+        waiting = false;
+        const seen = tracks.filter((one) => one.end > begin && one.start < finish);
+        view.data("tracks", seen);
+        const length = finish - begin, now = `${begin} ${finish}`;
+        view.signal("begin", begin).signal("finish", finish).signal("step", stepOf(length, place)).signal("edge", edgeOf(length));
+        await view.runAsync();
+        place.dataset.seen = now;
+      });
     }
     function zoom(factor, at = (begin + finish) / 2) {
       show(at - (at - begin) * factor, at + (finish - at) * factor);

@@ -107,13 +107,11 @@ def test_marks_of_the_charts_open_their_frames_and_the_timeline_zooms(drawn: Pag
     assert marks.count() == len(data["tracks"])
     last = len(data["tracks"]) - 1
 
-    def apart() -> float:
-        left, right = (marks.nth(place).bounding_box() for place in (0, 5))
-        assert left is not None
-        assert right is not None
-        return right["x"] - left["x"]
+    def widest() -> float:
+        paths: list[str] = marks.evaluate_all("all => all.map(one => one.getAttribute('d'))")
+        return max(float(width) for path in paths for width in re.findall(r"h([\d.]+)", path))
 
-    before = apart()
+    before = widest()
     marks.nth(0).click()
     expect(drawn.locator("#frames-title")).to_contain_text(f"shot {data['tracks'][0][2]}, ")
     assert set(_ordinals(drawn)) == {f[0] for f in data["frames"] if f[3] == data["tracks"][0][0]}
@@ -122,11 +120,17 @@ def test_marks_of_the_charts_open_their_frames_and_the_timeline_zooms(drawn: Pag
     expect(drawn.locator(".range")).to_contain_text(" to ")
     drawn.get_by_role("button", name="Earlier").click()
     expect(drawn.locator(".range")).to_contain_text("0:00.0 to ")
-    assert apart() == pytest.approx(2 * before, rel=0.01)
+    expect(timeline).to_have_attribute("data-seen", re.compile("^0 "))
+    assert widest() == pytest.approx(2 * before, rel=0.01)
     drawn.get_by_role("button", name="Whole film").click()
     expect(drawn.locator(".range")).to_be_empty()
+    expect(marks).to_have_count(len(data["tracks"]))
     marks.nth(last).hover()
-    expect(drawn.locator("#tip")).to_contain_text(f"shot {data['tracks'][last][2]}")
+    told = re.search(r"shot (\d+)", drawn.locator("#tip").inner_text())
+    assert told is not None
+    marks.nth(last).click()
+    expect(drawn.locator("#frames-title")).to_contain_text(f"shot {told[1]}, ")
+    drawn.get_by_role("button", name="Close", exact=True).click()
     drawn.locator("[data-chart=shares] g.mark-rect path").nth(3).click(force=True)
     expect(drawn.locator("#frames-title")).to_have_text("Bunny, read as Neutral")
     drawn.get_by_role("button", name="Close", exact=True).click()
