@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import uvicorn
+from fastapi.testclient import TestClient
 
 from insideout import schema
 from insideout.film import Film, open_film
@@ -103,6 +104,19 @@ def _add_film(folder: Path, film: Film, every: int) -> None:
     if target.exists():
         table = pa.concat_tables([pq.read_table(target, schema=table.schema), table])
     pq.write_table(table, target)
+
+
+def opened(run: Path | str, *, films: Sequence[Path] = (), annotations: Path | None = None) -> TestClient:
+    """A client without a browser that has opened the page."""
+    app, _ = open_viewer(
+        str(run), films=[str(f) for f in films], annotations=str(annotations) if annotations else None,
+        annotator="Ada", token=TOKEN,
+    )  # fmt: skip
+    client = TestClient(app, base_url="http://127.0.0.1:8000")
+    page = client.get(f"/?token={TOKEN}")
+    assert page.status_code == 200
+    client.headers["x-insideout-token"] = page.text.partition('name="token" content="')[2].partition('"')[0]
+    return client
 
 
 @contextmanager

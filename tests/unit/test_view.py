@@ -20,7 +20,7 @@ from insideout.view.columns import pack, unpack
 from insideout.view.serve import open_viewer
 from tests.films import EXACT
 from tests.media import number_in, write_film
-from tests.viewers import EMOTIONS, TOKEN, label_film, left_of
+from tests.viewers import EMOTIONS, TOKEN, label_film, left_of, opened
 
 
 @dataclass
@@ -41,18 +41,6 @@ class Viewer:
 
     def post(self, path: str, value: object) -> httpx.Response:
         return self.client.post(self.api(path), json=value)
-
-
-def opened(run: Path, *, films: tuple[Path, ...] = (), annotations: Path | None = None) -> TestClient:
-    app, _ = open_viewer(
-        str(run), films=[str(f) for f in films], annotations=str(annotations) if annotations else None,
-        annotator="Ada", token=TOKEN,
-    )  # fmt: skip
-    client = TestClient(app, base_url="http://127.0.0.1:8000")
-    page = client.get(f"/?token={TOKEN}")
-    assert page.status_code == 200
-    client.headers["x-insideout-token"] = page.text.partition('name="token" content="')[2].partition('"')[0]
-    return client
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from insideout.stats.run import analyse_run
 from insideout.store import Store
 from insideout.view.annotations import Annotation, Annotations
 from tests.runs import FILMS, write_run
-from tests.unit.test_view import opened
+from tests.viewers import opened
 
 FILM = FILMS[0].film
 

@@ -13,8 +13,7 @@ from insideout.store import Store
 from tests.fault_proxy import faulty_s3
 from tests.media import numbered, write_film
 from tests.object_storage import BUCKET
-from tests.unit.test_view import opened
-from tests.viewers import label_film
+from tests.viewers import label_film, opened
 
 
 def test_a_run_and_its_film_on_s3_are_viewed_and_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +33,7 @@ def test_a_run_and_its_film_on_s3_are_viewed_and_corrected(tmp_path: Path, monke
         for file in (tmp_path / "run").rglob("*"):
             if file.is_file():
                 run.write(file.relative_to(tmp_path / "run").as_posix(), file.read_bytes())
-        with opened(run.root) as client:  # type: ignore[arg-type]
+        with opened(run.root) as client:
             film = client.get("/api/run").json()["films"][0]["film"]
             before = len(proxy.requests)
             part = client.get(f"/films/{film}/video", headers={"Range": "bytes=20000-20099"})
