@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from insideout.report import write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -61,6 +70,14 @@ class Page(HTMLParser):
             return None
         return self.tables[self.caption][-1][-1][-1]
 
+    def pictures(self) -> Iterator[tuple[dict[str, str], npt.NDArray[np.uint8]]]:
+        """The pictures in the page, each with its attributes, BGR uint8 [h, w, 3]."""
+        for tag, attributes in self.tags:
+            if tag == "img":
+                kind, data = attributes["src"].split(",", 1)
+                assert kind == "data:image/webp;base64"
+                yield attributes, decoded(data)
+
     def grid(self, caption: str, which: int = 0) -> list[list[str]]:
         """The texts of a table, spaces made plain."""
         return [[_text(cell) for cell in row] for row in self.tables[caption][which]]
@@ -71,6 +88,19 @@ class Page(HTMLParser):
             [next((float(v) for kind, v in cell if kind == "value"), None) for cell in row]
             for row in self.tables[caption][which]
         ]
+
+
+def report_of(folder: Path) -> tuple[str, Page]:
+    """Write the report of a run, and read it back."""
+    html = Path(write_report(folder)).read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def decoded(data: str) -> npt.NDArray[np.uint8]:
+    """A picture in base64, BGR uint8 [h, w, 3]."""
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture.astype(np.uint8, copy=False)
 
 
 def data_of(html: str) -> dict[str, Any]:
