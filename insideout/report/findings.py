@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,7 @@ class Findings:
             self._source = "what insideout analyse left in this folder is of an earlier state of the run"
             return
         try:
+            json.dumps(content, allow_nan=False)
             for name, kind in _KINDS.items():
                 rows: list[Any] = TypeAdapter(list[kind]).validate_python(content.get(name, []))  # type: ignore[valid-type]
                 self._kept[name] = rows

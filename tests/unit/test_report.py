@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from insideout import schema
-from insideout.errors import OutputError
 from insideout.report import choice, findings, pictures, words, write_report
 from insideout.report import page as report_page
 from insideout.stats.run import analyse_run
@@ -437,20 +436,6 @@ def test_figures_of_insideout_analyse_are_shown_while_they_are_of_this_run(tmp_p
 def _analysis(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "analysis/analysis.json").read_text())
     return content
-
-
-def test_an_analysis_that_is_none_is_refused_and_one_of_other_seconds_is_not_taken(tmp_path: Path) -> None:
-    runs.write_run(tmp_path, runs.FILMS[1:])
-    analyse_run(tmp_path, resamples=200)
-    good = _analysis(tmp_path)
-    path = tmp_path / "analysis/analysis.json"
-    odd = [row | {"share": "<script>"} for row in good["shares"]]
-    path.write_text(json.dumps(good | {"shares": odd}))
-    with pytest.raises(OutputError, match=r"analysis\.json: not an analysis of this version; run `insideout analyse"):
-        write_report(tmp_path)
-    path.write_text(json.dumps(good | {"shares": [row | {"seconds": row["seconds"] + 1} for row in good["shares"]]}))
-    _, page = report_of(tmp_path)
-    assert "seed 0; computed for this page" in page.text
 
 
 def test_names_with_html_in_them_are_text(tmp_path: Path) -> None:

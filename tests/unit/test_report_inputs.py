@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from insideout import schema
 from insideout.errors import OutputError
 from insideout.film import open_film
 from insideout.report import choice, findings, pictures, words, write_report
+from insideout.stats.run import analyse_run
 from tests import runs
 from tests.pages import Page, data_of, report_of
 
@@ -98,6 +100,22 @@ def test_the_attribution_follows_the_digest_or_the_caller(tmp_path: Path) -> Non
     own = Path(write_report(tmp_path, attribution="(c) <me>")).read_text(encoding="utf-8")
     assert own.count("(c) &lt;me&gt;") == 2
     assert line not in own
+
+
+def test_an_analysis_that_is_none_is_refused_and_one_of_other_seconds_is_not_taken(tmp_path: Path) -> None:
+    runs.write_run(tmp_path, runs.FILMS[1:])
+    analyse_run(tmp_path, resamples=200)
+    path = tmp_path / "analysis/analysis.json"
+    good = json.loads(path.read_text())
+    for odd in ("<script>", float("nan")):
+        path.write_text(json.dumps(good | {"shares": [row | {"share": odd} for row in good["shares"]]}))
+        with pytest.raises(
+            OutputError, match=r"analysis\.json: not an analysis of this version; run `insideout analyse"
+        ):
+            write_report(tmp_path)
+    path.write_text(json.dumps(good | {"shares": [row | {"seconds": row["seconds"] + 1} for row in good["shares"]]}))
+    _, page = report_of(tmp_path)
+    assert "seed 0; computed for this page" in page.text
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "_SUCCESS", "films.parquet"])
