@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -66,6 +67,25 @@ def name_our_ray() -> None:
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
+def _passing(error: Exception) -> bool:
+    """Whether a local Ray may start the next time.
+
+    A machine that is busy otherwise may not start one in the 30 seconds that Ray gives itself; a clock
+    that is set back meanwhile makes it wait for a negative time.
+    """
+    return "timed out" in str(error) or getattr(error, "errno", None) == errno.EINVAL
+
+
+def _told(target: str, error: Exception) -> str:
+    if target != "local":
+        return f"no Ray cluster at {target}: {error}; start one, or leave out --address"
+    if "AF_UNIX path length" in str(error):
+        return (
+            f"Ray cannot be started: its folder for temporary files has too long a name ({error}); set RAY_TMPDIR=/tmp"
+        )
+    return f"Ray cannot be started on this machine: {error}; run the same command again"
+
+
 @contextmanager
 def connected(address: str | None = None, *, training: bool = False, dashboard: bool = False) -> Iterator[Resources]:
     """Connect, yield what there is, disconnect.
@@ -73,7 +93,7 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
     `address` None takes RAY_ADDRESS where it is set (as inside a submitted job), else starts a local
     Ray. `training` prints what the workers print and starts the dashboard (on loopback), which Ray
     Train asks about its workers; `dashboard` starts that alone. A Ray that is already connected in this process is
-    used and left as it is. Raises UsageError when nothing answers at the address.
+    used and left as it is. Raises UsageError when nothing answers at the address, or none can be started.
     """
     ours = not ray.is_initialized()
     if ours:
@@ -90,11 +110,8 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
                 break
             except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
                 ray.shutdown()
-                # A machine that is busy otherwise may not start a Ray in the 30 seconds that Ray gives itself.
-                if target != "local" or "timed out" not in str(error) or attempt == _ATTEMPTS:
-                    raise UsageError(
-                        f"no Ray cluster at {target}: {error}; start one, or leave out --address"
-                    ) from error
+                if target != "local" or attempt == _ATTEMPTS or not _passing(error):
+                    raise UsageError(_told(target, error)) from error
     # A process that dies is told of by what becomes of its frames, not by Ray's traceback of it.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:

@@ -26,12 +26,13 @@ def insideout(*arguments: object, timeout: float = 280, **environment: str) -> s
 
 
 def label(
-    film: Path | str, pack: Path, out: Path | str, fault: str = "", **environment: str
+    film: Path | str, pack: Path, out: Path | str, fault: str = "", timeout: float = 280, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Label every 24th frame without a report, hit by a fault if one is named."""
     hit = {ENVIRONMENT: fault} if fault else {}
     return insideout(
-        "label", film, "--pack", pack, "--out", out, "--every", "24", "--no-report", **hit, **environment
+        "label", film, "--pack", pack, "--out", out, "--every", "24", "--no-report",
+        timeout=timeout, **hit, **environment,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from insideout.film import Sampling, open_film
 from insideout.masks import decode_rle
 from insideout.packs import load_pack
 from insideout.store import Store
-from tests.labelling import INSIDEOUT, table
+from tests.labelling import INSIDEOUT, insideout, table
 
 
 def label(film: Path, pack: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -141,6 +141,18 @@ def test_other_settings_on_the_same_folder_are_refused(run: Path, excerpt: Path,
     assert done.returncode == 2
     assert "belongs to another plan" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_temporary_files_in_a_folder_with_a_long_name_are_one_message(
+    excerpt: Path, pack: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    done = insideout("label", excerpt, "--pack", pack, "--out", tmp_path / "out", RAY_TMPDIR=str(deep))
+    assert done.returncode == 2
+    assert done.stderr.startswith("insideout: Ray cannot be started: its folder for temporary files")
+    assert "RAY_TMPDIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.chaos

@@ -19,12 +19,12 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)  # three rounds of starting models, and a retry
+@pytest.mark.timeout(1200)  # three rounds of starting models, and a retry
 def test_a_frame_that_kills_every_process_is_the_only_one_lost(
     usual: Path, excerpt: Path, pack: Path, tmp_path: Path
 ) -> None:
     bad, out = busy(usual), tmp_path / "out"
-    done = label(excerpt, pack, out, f"segment:kill:{bad}")
+    done = label(excerpt, pack, out, f"segment:kill:{bad}", timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     # A span that waited for the same process may be among them; its rows are the same either way.
@@ -99,9 +99,10 @@ def test_a_driver_that_is_killed_goes_on(point: str, usual: Path, excerpt: Path,
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(900)  # what hangs is waited for, in company, alone, and frame by frame
 def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
     bad, out = busy(usual), tmp_path / "out"
-    done = label(excerpt, pack, out, f"classify:hang:{bad}", INSIDEOUT_SPAN_SECONDS="25")
+    done = label(excerpt, pack, out, f"classify:hang:{bad}", timeout=800, INSIDEOUT_SPAN_SECONDS="25")
     assert done.returncode == 0, done.stderr[-3000:]
     frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
     assert frames[bad]["reason"] == "classify: crop 0: took longer than 60 s"

@@ -126,7 +126,7 @@ def test_a_film_that_is_copied_first_gives_the_same_table(
 ) -> None:
     out = f"s3://{BUCKET}/copied"
     options = ("--pack", pack, "--out", out, "--every", "24", "--no-report", "--copy-films")
-    done = insideout("label", FILM, *options, TMPDIR=str(tmp_path))
+    done = insideout("label", FILM, *options, TMPDIR=str(tmp_path), RAY_TMPDIR="/tmp")
     assert done.returncode == 0, done.stderr[-3000:]
     same_tables(out, usual)
     (film,) = Store(out).read_table("films.parquet").to_pylist()
