@@ -57,6 +57,11 @@ def p_value(p: float) -> str:
     return "p < .001" if p < 0.001 else f"p = {p:.2g}".replace("0.", ".")
 
 
+def plural(count: int, one: str) -> str:
+    """`1 shot`, `2,345 shots`."""
+    return f"{count:,} {one}" + ("" if count == 1 else "s")
+
+
 def number(value: int) -> str:
     """12345 as `12,345`."""
     return f"{value:,}"
@@ -133,6 +138,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "number": number,
     "p_value": p_value,
     "percent": percent,
+    "plural": plural,
     "rate": rate,
     "sampling": sampling,
     "seconds": seconds,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from insideout.report.words import p_value, percent, timecode
+from insideout.report.words import p_value, percent, plural, timecode
 from insideout.stats.always import LEVEL, Always
 from insideout.stats.association import Association, Residual
 from insideout.stats.confusion import Support
 from insideout.stats.screen import UNCERTAIN
 from insideout.stats.shares import Share
 
-_SHOWN = 0.02  # an emotion with a smaller share is in the tables only
+#: From this share on, a character is read as one emotion for most of its time, so that it may always show it.
+_MOST = 0.5
 
 
 def answer(shares: list[Share], always: Always, support: Support) -> list[str]:
@@ -19,7 +20,7 @@ def answer(shares: list[Share], always: Always, support: Support) -> list[str]:
     as annotators would name them.
     """
     first = shares[0]
-    where = f"{first.shots} shots" + (f" of {first.scenes} scenes" if first.scenes else "")
+    where = plural(first.shots, "shot") + (f" of {plural(first.scenes, 'scene')}" if first.scenes else "")
     mark = "; NOT SUPPORTED, see below" if support.supported is False else ""
     lines = [f"{first.character}: {first.on_screen:.0f} s on screen, in {where}{mark}", "  " + _main(shares, always)]
     lines.append("  as read     " + _list([(r.emotion, r.share, *r.widest) for r in shares]))
@@ -60,6 +61,27 @@ def overall(associations: list[Association], residuals: list[Residual]) -> list[
     return lines
 
 
+def tested(always: Always) -> str:
+    """What the test of 'always' says, with what it compares; never that it may be where most of the time is not so."""
+    name = "\u201calways\u201d"
+    if always.supported is False:
+        return f"{name} cannot be told: the classifier does not tell this character's emotions apart"
+    if always.p is None or always.recall is None:
+        return f"{name} is not tested: {always.why}"
+    whose = "" if always.by == always.character else " (of all characters)"
+    rate = f"{percent(always.recall)} of labelled {always.emotion} crops{whose}"
+    if always.refuted:
+        return (
+            f"{name} is refuted, {p_value(always.p)}: the classifier reads {rate} as {always.emotion}, more than here"
+        )
+    if always.share >= _MOST:
+        return f"that does not rule out {name}, {p_value(always.p)}: the classifier reads {rate} as {always.emotion}"
+    return (
+        f"whether {name} cannot be told, the classifier's errors are too large: it reads {rate} as {always.emotion},"
+        f" {p_value(always.p)}"
+    )
+
+
 def interval(low: float | None, high: float | None) -> str:
     """`31-47 %`, or that there is none."""
     if low is None or high is None:
@@ -76,10 +98,7 @@ def _main(shares: list[Share], always: Always) -> str:
         said += f" ({interval(row.powered_low, row.powered_high)} corrected by labels)"
     elif row.corrected is not None:
         said += f" ({interval(row.corrected_low, row.corrected_high)} corrected for the classifier's errors)"
-    if always.p is None:
-        said += f"; \u201calways\u201d is not tested: {always.why}"
-    else:
-        said += f"; \u201calways\u201d is {'' if always.refuted else 'not '}refuted: {p_value(always.p)}"
+    said += f"; {tested(always)}"
     if always.start_s is not None and always.end_s is not None:
         stretch = f"{timecode(always.start_s)}\u2013{timecode(always.end_s)}"
         said += f"; the longest stretch without it is {stretch}"
@@ -92,7 +111,6 @@ def _list(values: list[tuple[str, float, float | None, float | None]]) -> str:
         f"{emotion} {percent(share)}"
         + ("" if low is None or high is None else f" [{100 * low:.0f}\u2013{100 * high:.0f}]")
         for emotion, share, low, high in ranked
-        if share >= _SHOWN or emotion == UNCERTAIN
     )
 
 
@@ -103,5 +121,6 @@ def _supported(support: Support) -> str:
     verdict = "supported" if support.supported else "not supported, so not corrected"
     return (
         f"{verdict}: the classifier {support.why} ({kappa}, right {percent(support.accuracy or 0)},"
-        f" always its usual emotion {percent(support.usual or 0)}, {support.crops} crops of {support.shots} shots)"
+        f" always its usual emotion {percent(support.usual or 0)}, {plural(support.crops, 'crop')}"
+        f" of {plural(support.shots, 'shot')})"
     )

@@ -1,8 +1,10 @@
 """How the emotions of a character rise and fall over a film: a moving average with a band.
 
 At each time the share of an emotion is the mean of its calibrated probability over the character's
-time on screen, weighted by a Gaussian around that time (Nadaraya-Watson). The band is pointwise, 95 %,
-by bootstrap over shots. One film is one arc: it describes, and tests nothing.
+time on screen, weighted by a Gaussian around that time (Nadaraya-Watson) that is cut off at `REACH`
+standard deviations on either side. The band is pointwise, 95 %, by bootstrap over shots. There is no value
+before the character's first appearance, after its last, and in an absence longer than that reach. One film
+is one arc: it describes, and tests nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from insideout.stats.shares import by_screen_time, quoted
 POINTS = 60
 #: Standard deviation of the Gaussian, as a share of the film's length.
 WIDTH = 1 / 30
+#: Standard deviations on either side at which it ends.
+REACH = 2
 #: Where the weights are worth fewer shots than this there is no value.
 LEAST_SHOTS = 3.0
 RESAMPLES = 2000
@@ -27,10 +31,10 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class ArcPoint:
-    """The share of one emotion around one time; None where the character is seen in too few shots there.
+    """The share of one emotion around one time; None where the character is absent or in too few shots there.
 
     `shots` is how many shots of equal weight the average is worth, `seconds` the time of the character
-    on screen within two standard deviations.
+    on screen in the window, two standard deviations on either side. `condition` picks the rows in it.
     """
 
     film: str
@@ -59,18 +63,18 @@ def arcs(
         own = screen.of(character)
         seconds = own.seconds
         middle = (own.begin - own.start + own.units / 2) * base
+        present = around(own, times, REACH * width)
         rng = generator(seed, "arc", screen.film, character)
         rows: list[list[ArcPoint]] = [[] for _ in own.emotions]
-        for time in times.tolist():
-            near = np.abs(middle - time) <= 3 * width
+        for time, here in zip(times.tolist(), present.tolist(), strict=True):
+            near = np.abs(middle - time) <= REACH * width
             weights = np.where(near, np.exp(-(((middle - time) / width) ** 2) / 2), 0.0) * seconds
             inside = np.flatnonzero(weights > 0)
             bottom = sums(own.shot[inside], weights[inside])
             shots = kish(bottom)
-            within = (np.abs(middle - time) <= 2 * width).nonzero()[0]
             values = (
                 _values(own, inside, weights, bottom, draws(len(bottom), rng, resamples))
-                if shots >= LEAST_SHOTS
+                if here and shots >= LEAST_SHOTS
                 else None
             )
             ends = (own.ordinal[inside].min(), own.ordinal[inside].max()) if len(inside) else (0, -1)
@@ -86,13 +90,28 @@ def arcs(
                         low=low,
                         high=high,
                         shots=shots,
-                        seconds=float(seconds[within].sum()),
+                        seconds=float(seconds[inside].sum()),
                         supported=supports[character].supported,
                         condition=f"film = {quoted(screen.film)} AND character = {quoted(character)}"
                         f" AND ordinal BETWEEN {ends[0]} AND {ends[1]}",
                     )
                 )
         found += [point for row in rows for point in row]
+    return found
+
+
+def around(own: Screen, times: Floats, longest: float) -> np.ndarray:
+    """Whether one character is there at each time, in seconds, bool [n]: absences up to `longest` do not count.
+
+    Before its first and after its last appearance it is not.
+    """
+    base = float(own.time_base)
+    begin = (own.begin - own.start) * base
+    end = np.maximum.accumulate(begin + own.units * base)
+    before = np.searchsorted(begin, times, side="right") - 1  # the last row that begins by then
+    there = (before >= 0) & (times <= end[-1])
+    last, after = np.maximum(before, 0), np.minimum(before + 1, len(begin) - 1)
+    found: np.ndarray = there & ((times <= end[last]) | (begin[after] - end[last] <= longest))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from insideout import __version__, schema
 from insideout.errors import DataError, OutputError, UsageError
 from insideout.packs import ERRORS, load_pack
 from insideout.report.tables import FilmFacts, Run, open_run
+from insideout.report.words import plural
 from insideout.stats.analysis import Analysis, analyse, to_plain, to_table
 from insideout.stats.answers import overall
-from insideout.stats.clusters import RESAMPLES, Ints
+from insideout.stats.clusters import LEAST, RESAMPLES, Ints
 from insideout.stats.confusion import ErrorCounts, read_errors
 from insideout.stats.screen import Screen, screen_of
 from insideout.store import Store
@@ -33,6 +35,26 @@ _COLUMNS = {
     "shots": ["shot", "start_ordinal", "end_ordinal", "start_pts", "end_pts"],
 }
 _SCENES = ("scene", "start_ordinal", "end_ordinal")
+#: What stands for a name where there is no character at all, as in the table that `insideout view` writes.
+_NOBODY = "-"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The true emotions of a screen, and what became of the rows of the table that they are from.
+
+    `emotion` int64 [rows of the screen] is an index into `readings`, -1 where it is not known. Of `rows` rows
+    `matched` are an emotion of a row of the run, `lost` one that matches none; `nobody` say that there is no
+    character, `named` only give a name, `empty` say nothing.
+    """
+
+    emotion: Ints
+    rows: int
+    matched: int
+    lost: int
+    nobody: int
+    named: int
+    empty: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,8 @@ def analyse_run(
         )
         known = None if labels is None else read_labels(labels, screen, len(opened.films))
         notes += _film_notes(facts, screen, known, labels)
-        films.append(analyse(screen, errors, known, seed, resamples))
+        given = known.emotion if known and known.matched else None
+        films.append(analyse(screen, errors, given, seed, resamples))
         names[facts.film] = facts.name
     found = RunAnalysis(films, notes, names)
     _write(opened, found, seed, resamples, scenes, labels)
@@ -127,13 +150,12 @@ def read_scenes(path: Path, film: str, shots: pa.Table, films: int) -> dict[int,
     return found
 
 
-def read_labels(path: Path, screen: Screen, films: int) -> Ints | None:
-    """The true emotion of each row of a screen, int64 [n]: an index into `readings`, -1 where it is not known.
+def read_labels(path: Path, screen: Screen, films: int) -> Labels:
+    """The true emotions of the rows of a screen, from a table of labels.
 
     An emotion that the pack does not know has the number of `uncertain`, which is never true. Rows of
-    duplicates have no label of their own. None where no label is of this film. Raises DataError: a file
-    that cannot be read or lacks columns, no film where the run has several, labels of which more than
-    half match no row, one row with two labels.
+    duplicates have no label of their own. Raises DataError: a file that cannot be read or lacks columns,
+    no film where the run has several, labels of which more than half match no row, one row with two labels.
     """
     rows = [row for row in _csv(path, ("ordinal", "emotion")) if row.get("film") in (None, "", screen.film)]
     if films > 1 and any(not row.get("film") for row in rows):
@@ -145,40 +167,68 @@ def read_labels(path: Path, screen: Screen, films: int) -> Ints | None:
             places.setdefault((shown, screen.characters[screen.character[i]]), []).append(i)
     index = {name: i for i, name in enumerate(screen.emotions)}
     found = np.full(len(screen.ordinal), -1, np.int64)
-    given = lost = 0
+    counts = Counter[str]()
     for n, row in enumerate(rows, 2):
-        if not row["emotion"]:
+        if row.get("as_character") == _NOBODY:
+            counts["nobody"] += 1
             continue
-        given += 1
+        if not row["emotion"]:
+            counts["named" if row.get("as_character") else "empty"] += 1
+            continue
         if not row.get("track") and not row.get("character"):
             raise DataError(f"{path}: line {n} names no character; fill in track, or character")
         key = _whole(path, n, row, "track") if row.get("track") else row["character"]
         fitting = places.get((_whole(path, n, row, "ordinal"), key), [])
         if len(fitting) > 1:
             raise DataError(f"{path}: line {n}: the frame shows several of {row['character']}; add a column 'track'")
-        lost += not fitting
+        counts["matched" if fitting else "lost"] += 1
         for i in fitting:
             emotion = index.get(row["emotion"], len(index))
             if found[i] not in (-1, emotion):
                 raise DataError(f"{path}: line {n}: the same character in the same frame has another label; remove one")
             found[i] = emotion
+    lost, given = counts["lost"], counts["lost"] + counts["matched"]
     if 2 * lost > given:
         raise DataError(f"{path}: {lost} of {given} labels match no character of the run; are they of another run?")
-    return found if given else None
+    return Labels(found, len(rows), *(counts[name] for name in ("matched", "lost", "nobody", "named", "empty")))
 
 
-def _film_notes(facts: FilmFacts, screen: Screen, known: Ints | None, labels: Path | None) -> list[str]:
+def _film_notes(facts: FilmFacts, screen: Screen, known: Labels | None, labels: Path | None) -> list[str]:
     notes = []
     if screen.unknown:
         seconds = float(screen.unknown * screen.time_base)
         notes.append(f"{facts.name}: {seconds:.1f} s of failed frames are in no share: who is seen there is not known")
     if known is not None:
-        notes.append(
-            f"{facts.name}: {int((known >= 0).sum())} rows have labels; estimates by them hold if these rows are a"
-            " random sample of each character's screen time"
+        notes += [f"{facts.name}: {labels} {said}" for said in _label_notes(screen, known)]
+    return notes
+
+
+def _label_notes(screen: Screen, known: Labels) -> list[str]:
+    """What was done with a table of labels, and for which characters no estimate comes of it."""
+    if not known.rows:
+        return ["has no row of this film, so nothing is estimated by labels"]
+    parts = [
+        f"{count} {what}"
+        for count, what in (
+            (known.matched, "with an emotion of a row of the run"),
+            (known.lost, "with an emotion, but of no row of the run (left out)"),
+            (known.nobody, f"'{_NOBODY}' (not a character, left out)"),
+            (known.named, "with only a name (not used here)"),
+            (known.empty, "without emotion and name (left out)"),
         )
-    elif labels is not None:
-        notes.append(f"{facts.name}: {labels} has no label of it")
+        if count or what.startswith("with an emotion of")
+    ]
+    notes = [f"has {plural(known.rows, 'row')}: " + ", ".join(parts)]
+    unit, cluster = ("scene", screen.scene) if screen.has_scenes else ("shot", screen.shot)
+    few = []
+    for who, name in enumerate(screen.characters):
+        count = len(np.unique(cluster[(screen.character == who) & (known.emotion >= 0)]))
+        if count < LEAST:
+            few.append(f"{name} (labels in {plural(count, unit)})")
+    if len(few) < len(screen.characters):
+        notes.append("estimates by labels hold if these rows are a random sample of each character's screen time")
+    if few:
+        notes.append(f"gives no estimate for {', '.join(few)}: labels in {LEAST} {unit}s are needed for each")
     return notes
 
 
@@ -226,6 +276,8 @@ def _csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; give the path of a CSV table") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as CSV ({error}); give a table with a header") from error
     if missing := [column for column in columns if column not in (reader.fieldnames or ())]:

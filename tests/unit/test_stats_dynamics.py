@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -122,6 +123,20 @@ def test_an_arc_follows_the_film_and_its_band_holds_it() -> None:
 
 def test_an_arc_has_no_value_where_few_shots_say_anything() -> None:
     assert all(point.share is None for point in arcs(spelled("ab" * 30), JOY, points=5))
+
+
+def test_an_arc_ends_where_the_character_does_and_has_no_value_in_a_long_absence() -> None:
+    # 600 seconds: there from 60 to 240 and from 330 to 480; two standard deviations are 40 seconds.
+    film = spelled("a" * 600, "0" * 600)
+    seen = np.r_[60:240, 330:480]
+    film = replace(film, time_base=Fraction(1), shot=np.arange(600) // 6, shot_units=dict.fromkeys(range(100), 6))
+    units = dict.fromkeys(("begin", "pts"), np.arange(600))
+    film = replace(film, **units, units=np.ones(600, np.int64), start=0).take(seen)
+    points = [point for point in arcs(film, JOY, points=60) if point.emotion == "emotion0"]
+    shown = [point.time_s for point in points if point.share is not None]
+    assert shown == [*range(65, 240, 10), *range(335, 480, 10)]
+    joined = arcs(film.take(film.begin % 100 < 70), JOY, points=60)  # absences of 30 seconds count as presence
+    assert 185 in {point.time_s for point in joined if point.share is not None}
 
 
 def test_company_is_that_of_the_same_frame() -> None:

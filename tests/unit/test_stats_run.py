@@ -117,6 +117,8 @@ def test_the_answer_is_in_plain_words_and_fits_a_screen(run: Path) -> None:
     assert len(lines) < 50
     assert any(line.startswith("Bunny: ") for line in lines)
     assert sum("is read as" in line for line in lines) == 6
+    read = next(line for line in lines if line.startswith("  as read"))
+    assert all(emotion in read for emotion in EMOTIONS)  # also those with no share
     assert "feels" not in done.output
     assert "varying rate.mkv" in done.output
     printed = CliRunner().invoke(app, ["analyse", str(run), "--resamples", "200", "--json"])
@@ -159,7 +161,8 @@ def test_labels_correct_and_labels_of_another_run_are_refused(run: Path, analyse
     # All labels say Happy, so the difference of label and reading makes up for whatever was read.
     assert happy.powered == pytest.approx(1, abs=0.15)
     assert happy.powered > happy.share
-    assert any(f"{len(own)} rows have labels" in note for note in found.notes)
+    assert any(f"has {len(own)} rows: {len(own)} with an emotion of a row" in note for note in found.notes)
+    assert any(note.endswith("has no row of this film, so nothing is estimated by labels") for note in found.notes)
     path.write_text("\n".join(["film,ordinal,track,emotion", *rows, rows[0].replace("Happy", "Angry")]))
     with pytest.raises(DataError, match="another label"):
         analyse_run(run, labels=path, resamples=RESAMPLES)
@@ -169,6 +172,31 @@ def test_labels_correct_and_labels_of_another_run_are_refused(run: Path, analyse
     path.write_text(f"film,ordinal,track,emotion\n{film.film},four,1,Happy")
     with pytest.raises(DataError, match="line 2: ordinal 'four'"):
         analyse_run(run, labels=path, resamples=RESAMPLES)
+
+
+def test_what_became_of_every_row_of_the_labels_is_told(run: Path, analysed: RunAnalysis, tmp_path: Path) -> None:
+    film = analysed.films[0].screen
+    path = tmp_path / "labels.csv"
+    keys = [f"{film.film},{film.ordinal[i]},{film.track[i]}" for i in range(4)]
+    given = [f"{keys[0]},Happy,", f"{keys[1]},Happy,-", f"{keys[2]},,Frank", f"{keys[3]},,", f"{film.film},1,1,,-"]
+    path.write_text("\n".join(["film,ordinal,track,emotion,as_character", *given]))
+    found = analyse_run(run, labels=path, resamples=RESAMPLES)
+    told = [note for note in found.notes if note.startswith(f"meadow.mp4: {path}")]
+    assert told[0].endswith(
+        "has 5 rows: 1 with an emotion of a row of the run, 2 '-' (not a character, left out),"
+        " 1 with only a name (not used here), 1 without emotion and name (left out)"
+    )
+    who = film.characters[film.character[0]]
+    assert f"{who} (labels in 1 shot)" in told[1]
+    assert told[1].endswith("labels in 5 shots are needed for each")
+    assert all(row.powered is None for row in found.films[0].shares)
+
+
+@pytest.mark.parametrize("option", ["--labels", "--scenes"])
+def test_a_table_that_is_not_there_is_named(run: Path, tmp_path: Path, option: str) -> None:
+    done = CliRunner().invoke(app, ["analyse", str(run), option, str(tmp_path / "none.csv")])
+    assert done.exit_code != 0
+    assert "none.csv: there is no such file" in str(done.exception or done.output)
 
 
 def test_errors_of_another_pack_are_refused(run: Path, pack: Path) -> None:
