@@ -64,15 +64,29 @@ def write_manifest(
         "timings": timings,
         "versions": {"python": platform.python_version()} | _versions(),
     }
-    if pack.confusion is not None:
-        # So that the run can be analysed without its pack.
-        store.write(ERRORS, pack.confusion.read_bytes())
+    _write_errors(store, pack)
     fault("before-manifest")
     store.write_json("manifest.json", manifest)
     fault("before-success")
     if not manifest["unfinished"]:
         store.write("_SUCCESS", b"")
     return manifest
+
+
+def keep_manifest(store: Store, pack: Pack) -> dict[str, Any]:
+    """Leave the manifest of a finished run as it is and return it; the pack's table of errors may be newer."""
+    _write_errors(store, pack)
+    manifest: dict[str, Any] = store.read_json("manifest.json")
+    return manifest
+
+
+def _write_errors(store: Store, pack: Pack) -> None:
+    """So that the run can be analysed without its pack."""
+    if pack.confusion is None:
+        return
+    errors = pack.confusion.read_bytes()
+    if not store.exists(ERRORS) or store.read(ERRORS) != errors:
+        store.write(ERRORS, errors)
 
 
 def totals(summaries: Sequence[FilmSummary]) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from insideout.stats.clusters import RESAMPLES
 def analyse(
     run: Annotated[str, typer.Argument(metavar="DIR", help="The output folder of `insideout label`.")],
     scenes: Annotated[
-        Path | None, typer.Option(help="CSV of scenes: scene, start_ordinal, end_ordinal, [film]; intervals over them.")
+        Path | None,
+        typer.Option(help="CSV: scene, start_ordinal, end_ordinal, and film if several; for intervals over scenes."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV of true emotions: ordinal, track or character, emotion, [film].")
+        Path | None,
+        typer.Option(help="CSV of true emotions: ordinal, track or character, emotion, and film if several."),
     ] = None,
     pack: Annotated[
         Path | None, typer.Option(help="The pack that labelled DIR, where DIR holds no confusion.parquet.")

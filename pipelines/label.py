@@ -36,7 +36,7 @@ from insideout.faults import fault
 from insideout.film import Sampling
 from insideout.isolate import isolate, quarantine
 from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed
-from insideout.manifest import write_films, write_manifest
+from insideout.manifest import keep_manifest, write_films, write_manifest
 from insideout.outlook import Outlook, distinct, look_out, waves
 from insideout.packs import Pack, load_pack
 from insideout.parts import part_bytes
@@ -172,6 +172,9 @@ def label(
 ) -> dict[str, Any]:
     """Label films into `out` and return the manifest; `ray` must be connected.
 
+    With it come `summaries`, one per film, and `changed`: False where all films were done before, and so
+    the manifest is the one that was there.
+
     `copy_films` copies a film on storage to each machine that decodes it, instead of reading it by range.
     `on_film` is told how many more films have been looked at, `on_plan` gets the frames and spans to do
     once they are known, `on_span` a line for each span or reel committed. Raises the errors of planning
@@ -184,6 +187,11 @@ def label(
     outlooks = plan_films(films, job, on_film)
     plans = [film.plan for film in outlooks]
     open_output(store, pack, settings, plans)
+    done = {film.plan.film: film.summary for film in outlooks if film.summary}
+    if len(done) == len(plans) and store.exists("_SUCCESS"):
+        write_films(store, plans, settings.sampling)  # a film may lie elsewhere now
+        clear_spans(store, {summary.film: bool(summary.failed) for summary in done.values()})
+        return keep_manifest(store, pack) | {"summaries": [done[plan.film] for plan in plans], "changed": False}
     store.remove("_SUCCESS")
     stages = Counter[str]()
     frames = 0
@@ -195,7 +203,6 @@ def label(
                 "frames": sum(film.frames for film in outlooks),
             }
         )
-    done = {film.plan.film: film.summary for film in outlooks if film.summary}
     errors: list[InsideoutError] = []
     for wave in waves(outlooks, _WAVE_SPANS):
         for line in _all_spans(job, store, wave, resources, gpus_per_actor):
@@ -221,7 +228,7 @@ def label(
     }
     manifest = write_manifest(store, pack, settings.model_dump(), summaries, timings)
     clear_spans(store, {summary.film: bool(summary.failed) for summary in summaries})
-    return manifest | {"summaries": summaries}
+    return manifest | {"summaries": summaries, "changed": True}
 
 
 def _all_spans(

@@ -32,6 +32,9 @@ def run_lines(manifest: dict[str, Any]) -> Iterable[str]:
         yield f"film {summary.film}: {ledger_line(summary)}"
         yield f"  {summary.characters} characters in {summary.shots} shots, {summary.tracks} tracks"
         yield from _emotion_table(summary.emotions)
+    if not manifest["changed"]:
+        yield "all of it was done before; nothing has changed"
+        return
     yield (
         f"{counts['frames']} frames of {counts['films']} film(s) in {timings['seconds']:.1f} s,"
         f" {timings['frames_per_second']:.1f} frames/s with start-up"
@@ -64,4 +67,5 @@ def status_lines(status: dict[str, Any]) -> Iterable[str]:
                 f"film {film}: {facts['spans_done']} of {facts['spans']} spans committed,"
                 f" {facts['samples']} frames sampled  {shown(facts['path'])}"
             )
-    yield "done" if status["done"] else "not done: run the same `insideout label` again to do the missing spans"
+    left = "unless a run is going on, run the same `insideout label` again to do the missing spans"
+    yield "done" if status["done"] else f"not done: {left}"

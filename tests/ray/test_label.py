@@ -129,10 +129,11 @@ def test_the_summary_names_frames_characters_emotions_speed_and_report(run: Path
 def test_running_again_does_nothing_and_changes_nothing(run: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(run, again)
-    before = {p: p.read_bytes() for p in again.rglob("part-*.parquet")}
+    before = {p: p.read_bytes() for p in again.rglob("*") if p.is_file()}
     done = label(excerpt, pack, again, "--every", "8", "--crops", "--no-report")
     assert done.returncode == 0, done.stderr
-    assert {p: p.read_bytes() for p in again.rglob("part-*.parquet")} == before
+    assert "all of it was done before; nothing has changed" in done.stdout
+    assert {p: p.read_bytes() for p in again.rglob("*") if p.is_file()} == before
     assert "labelling:" not in done.stderr
 
 
