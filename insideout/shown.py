@@ -35,8 +35,10 @@ Rectangle = tuple[float, float, float, float]  # x, y, width, height in pixels o
 
 NOBODY = -1
 """Stands where a labelled frame would: the frame was looked at, and nobody is in it."""
-UNKNOWN = -2
-"""Stands where a labelled frame would: the frame failed, or none of its shot was looked at."""
+FAILED = -2
+"""Stands where a labelled frame would: the frame was to be looked at, and failed."""
+UNSEEN = -3
+"""Stands where a labelled frame would: no frame of its shot was looked at."""
 
 _LEDGER = ["ordinal", "pts", "shot", "status", "reason"]
 _SEEN = ["ordinal", "track", "shot", "character", "emotion", "certainty", "track_emotion"]
@@ -126,7 +128,7 @@ class Shown:
 
     `ordinals` (ascending), `pts` and `shot` are those of the sampled frames, int64 [n]; `begin` and
     `units` start and length of the time each stands for, in units of the time base; `labelled` the
-    ordinal whose labels it shows, NOBODY or UNKNOWN. `shots` are in order. Many threads may read.
+    ordinal whose labels it shows, NOBODY or FAILED. `shots` are in order. Many threads may read.
     """
 
     def __init__(self, run: Run, facts: FilmFacts) -> None:
@@ -157,7 +159,7 @@ class Shown:
         found = sources(self.ordinals.tolist(), self.statuses, self.reasons)
         self.labelled = np.array(
             [
-                (UNKNOWN if status == "failed" else NOBODY) if source is None else source
+                (FAILED if status == "failed" else NOBODY) if source is None else source
                 for source, status in zip(found, self.statuses, strict=True)
             ],
             np.int64,
@@ -170,11 +172,11 @@ class Shown:
         return found if found >= 0 else None
 
     def source_of(self, ordinals: Ints | None = None) -> Ints:
-        """The labelled frame of each of these frames, by default of all of the film; NOBODY or UNKNOWN, int64 [n]."""
+        """The labelled frame of each of these frames (by default of all), or NOBODY, FAILED, UNSEEN: int64 [n]."""
         if ordinals is None:
             ordinals = np.arange(self.facts.frames, dtype=np.int64)
         sampled = self.sampled_of(ordinals)
-        return np.where(sampled < 0, UNKNOWN, self.labelled[np.maximum(sampled, 0)])
+        return np.where(sampled < 0, UNSEEN, self.labelled[np.maximum(sampled, 0)])
 
     def sampled_of(self, ordinals: Ints) -> Ints:
         """Index into `ordinals` of the sampled frame that stands for each frame; -1 where none does, int64 [n]."""

@@ -124,12 +124,18 @@ def render(
             typer.echo(f"contact sheet: {shown(page)}")
         return
     sound = f"{done.sounds} stream{'' if done.sounds == 1 else 's'} of sound copied" if done.sounds else "no sound"
-    typer.echo(f"{done.frames} frames of {done.width}x{done.height}, encoded by {done.encoder}; {sound}")
+    typer.echo(f"{_frames(done.frames)} of {done.width}x{done.height}, encoded by {done.encoder}; {sound}")
     if done.unknown:
-        typer.echo(f"{done.unknown} frames are marked: they failed, or could not be decoded")
+        typer.echo(f"{_frames(done.unknown)} marked: failed, or could not be decoded")
+    if done.unseen:
+        typer.echo(f"{_frames(done.unseen)} marked: not looked at, no frame of the shot was")
     for note in done.notes:
         typer.echo(note)
     typer.echo(f"film: {shown(out)}")
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def diff(

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from insideout.compare.rows import Pair, emotion, match
-from insideout.shown import UNKNOWN, Figure, Shown
+from insideout.shown import FAILED, Figure, Shown
 
 _TINY = 1e-6
 
@@ -162,7 +162,7 @@ def compare_film(
     for i, j in zip(at_a.tolist(), at_b.tolist(), strict=True):
         counts.statuses[a.statuses[i], b.statuses[j]] += 1
         sources = int(a.labelled[i]), int(b.labelled[j])
-        if UNKNOWN in sources:
+        if FAILED in sources:
             counts.unknown += 1
         else:
             counts.compared += 1

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from insideout.pictures import pictures
 from insideout.render.drawing import Drawing, Picture
 from insideout.render.source import FilmSource
 from insideout.report.words import timecode
-from insideout.shown import UNKNOWN, Figure
+from insideout.shown import FAILED, UNSEEN, Figure
 from insideout.spans import reel_of
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
@@ -44,12 +45,26 @@ _JPEG, _MPEG = 2, 1
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
+class _Mark(Enum):
+    """Why a frame is marked, as it is written into the picture."""
+
+    FAILED = "not labelled: this frame failed"
+    UNSEEN = "not labelled: this shot was not looked at"
+    LOST = "not decoded: the picture before"
+    DAMAGED = "damaged picture"
+
+
 @dataclass(frozen=True)
 class Rendered:
-    """What was written: frames, of them `unknown` without labels since they failed, encoder, and notes for the user."""
+    """What was written, and notes for the user.
+
+    Of the `frames`, `unknown` are marked since they failed or could not be decoded, and `unseen` since no frame of
+    their shot was looked at.
+    """
 
     frames: int
     unknown: int
+    unseen: int
     width: int
     height: int
     encoder: str
@@ -84,10 +99,11 @@ def render_film(
     with ExitStack() as stack:
         target = _Target(source, ordinals, out, moved=clip is not None, height=height, stack=stack)
         frames = _drawn(source, drawing, ordinals, target)
-        unknown = 0
+        marked = dict.fromkeys(_Mark, 0)
         try:
-            for frame, known in frames:
-                unknown += not known
+            for frame, mark in frames:
+                if mark is not None:
+                    marked[mark] += 1
                 target.write(frame)
                 if tell is not None:
                     tell(1)
@@ -96,7 +112,16 @@ def render_film(
             if isinstance(error, OSError) and error.errno and 0 < error.errno < 200:
                 raise StorageError(f"the film cannot be written ({error.strerror}); check folder and space") from error
             raise UsageError(f"a {suffix} file cannot hold this film ({error.strerror}); try --out FILE.mkv") from error
-        return Rendered(len(ordinals), unknown, *target.sides, target.encoder, len(target.sounds), tuple(target.notes))
+        unseen = marked.pop(_Mark.UNSEEN)
+        return Rendered(
+            len(ordinals),
+            sum(marked.values()),
+            unseen,
+            *target.sides,
+            target.encoder,
+            len(target.sounds),
+            tuple(target.notes),
+        )
 
 
 class _Target:
@@ -240,13 +265,13 @@ def _video_stream(
 
 def _drawn(
     source: FilmSource, drawing: Drawing, ordinals: npt.NDArray[np.int64], target: _Target
-) -> Iterator[tuple[VideoFrame, bool]]:
-    """Yield each frame, drawn, and whether its labels are known."""
+) -> Iterator[tuple[VideoFrame, _Mark | None]]:
+    """Yield each frame, drawn, and how it is marked, None where it is not."""
     film, shown = source.film, source.shown
     reel = reel_of(film, ordinals.astype(np.int32))
     sources = shown.source_of(ordinals).tolist()
     painter = _Painter(source, target)
-    first, at = int(ordinals[0]), UNKNOWN
+    first, at = int(ordinals[0]), UNSEEN
     figures: list[Figure] = []
     before: VideoFrame | None = None
     for ordinal, frame, failure in pictures(reel, threads=len(os.sched_getaffinity(0))):
@@ -257,22 +282,22 @@ def _drawn(
             at, figures = labelled, shown.rows(labelled, labelled) if labelled >= 0 else []
         if frame is not None and frame.width and (frame.width, frame.height) != reel.stored:
             frame = None
-        note = "not labelled: this frame failed" if labelled == UNKNOWN else None
+        mark = {FAILED: _Mark.FAILED, UNSEEN: _Mark.UNSEEN}.get(labelled)
         if frame is None:
-            note = "not decoded: the picture before"
+            mark = _Mark.LOST
         elif failure is not None:
-            note = "damaged picture"
-        if frame is not None and not (figures or note or drawing.shows_time) and painter.fits(frame):
+            mark = _Mark.DAMAGED
+        if frame is not None and not (figures or mark or drawing.shows_time) and painter.fits(frame):
             before = frame
-            yield frame, True
+            yield frame, None
             continue
         before = frame or before
         if before is None:
             picture = np.zeros((target.sides[1], target.sides[0], 3), np.uint8)
         else:
             picture = painter.picture(before)
-        drawn = drawing.draw(picture, figures, note=note, time=timecode(film.time_s(ordinal)))
-        yield painter.frame(drawn), note is None
+        drawn = drawing.draw(picture, figures, note=mark and mark.value, time=timecode(film.time_s(ordinal)))
+        yield painter.frame(drawn), mark
 
 
 class _Painter:

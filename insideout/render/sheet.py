@@ -16,7 +16,7 @@ from insideout.messages import printable
 from insideout.render.drawing import Drawing, Picture, font_of
 from insideout.render.source import FilmSource
 from insideout.report.words import timecode
-from insideout.shown import UNKNOWN, Figure, Shot
+from insideout.shown import FAILED, UNSEEN, Figure, Shot
 from insideout.stats.screen import UNCERTAIN
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -25,18 +25,20 @@ HEIGHT = 150
 """Lines of each picture unless asked for otherwise."""
 
 _PAGE, _INK, _SOFT, _EMPTY = (251, 250, 247), (29, 31, 36), (91, 96, 107), (222, 219, 211)
+_WHY = {FAILED: "failed", UNSEEN: "not looked at"}
 _MOST = 3  # figures named below a picture
 _QUALITY = 84
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A shot of the sheet: the frame that stands for it, and its figures; None where they are not known."""
+    """A shot of the sheet: the frame that stands for it, its figures, and `why` there are none."""
 
     shot: Shot
     ordinal: int
     time: float
-    figures: list[Figure] | None
+    figures: list[Figure]
+    why: str
 
 
 def tiles(source: FilmSource, clip: tuple[Fraction, Fraction | None] | None = None) -> list[Tile]:
@@ -59,8 +61,8 @@ def tiles(source: FilmSource, clip: tuple[Fraction, Fraction | None] | None = No
                 ordinal = int(among[np.argmin(np.abs(among - middle))])
                 break
         at = int(read[int(np.searchsorted(own, ordinal))])
-        figures = None if at == UNKNOWN else shown.rows(at, at) if at >= 0 else []
-        found.append(Tile(shot, ordinal, source.film.time_s(ordinal), figures))
+        figures = shown.rows(at, at) if at >= 0 else []
+        found.append(Tile(shot, ordinal, source.film.time_s(ordinal), figures, _WHY.get(at, "nobody")))
     return found
 
 
@@ -83,11 +85,15 @@ def sheets(
     for number, part in enumerate(pages, 1):
         page = _Page(width, lines, part, drawing)
         of = f", page {number} of {len(pages)}" if len(pages) > 1 else ""
-        page.head(f"{printable(title, keep='')}: {len(found)} shots{of}", emotions, source.attribution)
+        page.head(
+            f"{printable(title, keep='')}: {len(found)} shot{'' if len(found) == 1 else 's'}{of}",
+            emotions,
+            source.attribution,
+        )
         by_ordinal = {tile.ordinal: place for place, tile in enumerate(part)}
         for ordinal, picture in read_frames(source.film.path, sorted(by_ordinal), film=source.film):
             small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), (width, lines), interpolation=cv2.INTER_AREA)
-            figures = part[by_ordinal[ordinal]].figures or []
+            figures = part[by_ordinal[ordinal]].figures
             page.picture(by_ordinal[ordinal], drawing.draw(small.astype(np.uint8), figures))
         for place, tile in enumerate(part):
             page.caption(place, tile)
@@ -117,7 +123,7 @@ class _Page:
         # A row is as high as the longest of its captions.
         self._tops = [self._top]
         for at in range(0, len(found), COLUMNS):
-            named = [1 if tile.figures is None else len(tile.figures) for tile in found[at : at + COLUMNS]]
+            named = [max(1, len(tile.figures)) for tile in found[at : at + COLUMNS]]
             self._tops.append(self._tops[-1] + height + (2 + min(_MOST, max(named))) * self._line)
         self._image = Image.new("RGB", (self._gap + COLUMNS * (width + self._gap), self._tops[-1]), _PAGE)
         self._pen, self._painted = ImageDraw.Draw(self._image), set[int]()
@@ -147,8 +153,8 @@ class _Page:
         time = timecode(tile.time)
         self._pen.text((x, y), f"shot {tile.shot.shot}", fill=_INK, font=self._font)
         self._pen.text((x + self._width, y), time, fill=_SOFT, font=self._font, anchor="ra")
-        if tile.figures is None:
-            self._pen.text((x, y + self._line), "failed", fill=_SOFT, font=self._font)
+        if not tile.figures:
+            self._pen.text((x, y + self._line), tile.why, fill=_SOFT, font=self._font)
             return
         figures = sorted(tile.figures, key=lambda figure: -figure.box[2] * figure.box[3])
         for line, figure in enumerate(figures[:_MOST], 1):

@@ -18,7 +18,10 @@ from insideout.errors import FilmError, InsideoutError, UsageError
 from insideout.film import open_film
 from insideout.pictures import pictures
 from insideout.render import Rendered, RenderSettings, parse_clip, parse_show, render_film, render_sheet
+from insideout.render.sheet import tiles
+from insideout.render.source import open_source
 from insideout.report.colours import DOUBT, PALETTE
+from insideout.report.tables import open_run
 from insideout.spans import reel_of
 from pipelines.cli import app
 from tests.media import NTSC_FILM, damage, number_in, plain_decode, write_film
@@ -134,7 +137,21 @@ def test_labels_stand_for_the_frames_that_the_statistics_say(tmp_path: Path) -> 
         assert tinted(picture) == (plain() if colour is None else overlaid(colour)), number
         marked = tuple(int(v) for v in picture[70:, 4:60].mean((0, 1)))  # the frame of a warning
         assert (marked != plain()) == (28 <= number < 32), number
-    assert done.unknown == 4
+    assert (done.unknown, done.unseen) == (4, 0)
+
+
+def test_a_shot_that_was_not_looked_at_is_told_from_one_that_failed(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", 16, grey())
+    table = table_of(film, rows=[Row(0, "Bunny", "Happy", BOX)], cuts=(5, 7, 9), status={8: ("failed", "decode: torn")})
+    run = write_tables(tmp_path / "run", table)
+    done = CliRunner().invoke(app, ["render", str(run), "--out", str(tmp_path / "out.mp4")])
+    assert done.exit_code == 0, done.output
+    # Shots [0, 5), [5, 7), [7, 9), [9, 16), of which frames 0 and 4, none, 8, and 12 were to be looked at.
+    assert "2 frames marked: failed, or could not be decoded\n" in done.output
+    assert "2 frames marked: not looked at, no frame of the shot was\n" in done.output
+    opened = open_run(run)
+    found = tiles(open_source(opened, opened.films[0]))
+    assert [tile.why for tile in found if not tile.figures] == ["not looked at", "failed", "nobody"]
 
 
 def test_the_colour_is_where_the_mask_says(tmp_path: Path) -> None:

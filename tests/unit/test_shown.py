@@ -12,7 +12,7 @@ import pytest
 
 from insideout.errors import OutputError
 from insideout.report.tables import open_run
-from insideout.shown import NOBODY, UNKNOWN, Shown, polygons
+from insideout.shown import FAILED, NOBODY, Shown, polygons
 from insideout.stats.screen import screen_of
 from tests.runs import FILMS, write_run
 
@@ -44,7 +44,7 @@ def test_every_frame_shows_what_the_statistics_say_is_on_screen(run: Path, film:
         expected = {(int(o), int(t)) for o, t in zip(screen.labelled[now], screen.track[now], strict=True)}
         assert {(figure.ordinal, figure.track) for figure in shown.at(ordinal)} == expected, ordinal
         kinds.add(min(0, int(shown.source_of(np.array([ordinal]))[0])))
-    assert kinds == ({0, NOBODY, UNKNOWN} if film == 0 else {0, NOBODY}), "somebody, nobody, frames that failed"
+    assert kinds == ({0, NOBODY, FAILED} if film == 0 else {0, NOBODY}), "somebody, nobody, frames that failed"
     assert shown.source_of().tolist() == [
         int(shown.source_of(np.array([o]))[0]) for o in range(spec.shots * spec.shot_frames)
     ]
