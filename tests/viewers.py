@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +26,19 @@ MASK_TOP = 28
 TOKEN = "the-token-of-the-test"
 
 
-def label_film(folder: Path, path: Path, *, every: int = 4, names: Sequence[str] = ("Bunny", "Frank")) -> Film:
+def label_film(
+    folder: Path,
+    path: Path,
+    *,
+    every: int = 4,
+    names: Sequence[str] = ("Bunny", "Frank"),
+    empty: Collection[int] = (),
+) -> Film:
     """Write a run that labels a film as if every frame told its own number.
 
     The first name is in every labelled frame, at a place that tells the frame (`left_of`), the second
     in the second half of the film. Shots have 24 frames. The third sampled frame is a duplicate of the second,
-    the fourth failed, the fifth shows nobody.
+    the fourth failed, the fifth shows nobody; so do those whose ordinals are `empty`.
     """
     film = open_film(str(path))
     step = int(film.pts[-1] - film.pts[-2]) if film.frames > 1 else 1
@@ -49,6 +56,8 @@ def label_film(folder: Path, path: Path, *, every: int = 4, names: Sequence[str]
         status, reason = {
             2: ("dropped", f"duplicate_of:{every}"), 3: ("failed", "decode: torn"), 4: ("dropped", "no_character")
         }.get(place, ("labelled", None))  # fmt: skip
+        if ordinal in empty:
+            status, reason = "dropped", "no_character"
         here = [] if status != "labelled" else list(names[: 1 + (2 * ordinal >= film.frames)])
         frames.append(common | {"status": status, "reason": reason, "characters": len(here)})
         for number, name in enumerate(here):

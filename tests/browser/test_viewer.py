@@ -225,7 +225,7 @@ def test_the_filter_leads_from_match_to_match(page: Page, view: Callable[..., st
     label_film(tmp_path / "run", EXACT["b-frames"](tmp_path))
     view(tmp_path / "run")
     page.select_option("#filter-character", "Frank")
-    expect(page.locator("#match-count")).to_have_text("3 matches")  # the shots from frame 49 on: 52, 72 and 96
+    expect(page.locator("#match-count")).to_have_text("3 stretches")  # the shots from frame 49 on: 52, 72 and 96
     page.focus("#stage")
     for ordinal, text in ((52, "1 of 3"), (72, "2 of 3"), (96, "3 of 3"), (52, "1 of 3")):
         page.keyboard.press("n")
@@ -233,6 +233,86 @@ def test_the_filter_leads_from_match_to_match(page: Page, view: Callable[..., st
         expect(page.locator("#match-count")).to_have_text(text)
     page.keyboard.press("Shift+N")
     _wait(page, 96)
+
+
+def test_the_two_ends_of_the_certainty_stay_in_order(page: Page, view: Callable[..., str], tmp_path: Path) -> None:
+    label_film(tmp_path / "run", EXACT["b-frames"](tmp_path))
+    view(tmp_path / "run")
+    page.focus("#stage")
+    page.keyboard.press("n")
+    expect(page.locator("#saved")).to_have_text("Choose a character, an emotion or a certainty first.")
+    page.fill("#filter-most", "20")
+    page.fill("#filter-least", "80")
+    expect(page.locator("#range-text")).to_have_text(re.compile("^20.20 %$"))
+    expect(page.locator("#match-count")).to_have_text("no stretches")
+
+
+def test_a_film_opens_at_its_first_label_and_plays_again_from_its_end(
+    page: Page, view: Callable[..., str], tmp_path: Path
+) -> None:
+    film = label_film(tmp_path / "run", EXACT["b-frames"](tmp_path), empty=range(0, 20))
+    view(tmp_path / "run")
+    _wait(page, 20)
+    assert _check_agreement(page, film) == 20
+    page.focus("#stage")
+    page.keyboard.press("End")
+    _wait(page, film.frames - 1)
+    page.keyboard.press("Space")
+    expect(page.locator("#stage")).to_have_attribute("data-ordinal", re.compile(r"^[1-4]?\d$"))
+    page.keyboard.press("Space")
+
+
+def test_a_correction_goes_to_the_figure_that_was_chosen(page: Page, view: Callable[..., str], tmp_path: Path) -> None:
+    film = label_film(tmp_path / "run", EXACT["b-frames"](tmp_path))
+    kept = tmp_path / "a.csv"
+    view(tmp_path / "run", annotations=kept)
+    page.focus("#stage")
+    _go(page, 29)
+    stage, saved = page.locator("#stage"), page.locator("#saved")
+    box = page.locator("#overlay").bounding_box()
+    assert box is not None
+    page.locator("#overlay").click(position={"x": box["width"] - 3, "y": box["height"] - 3})
+    page.wait_for_timeout(300)
+    assert _stage(page, "playing") != "yes", "a click beside everybody plays nothing"
+    page.focus("#stage")
+    page.keyboard.press("Space")
+    expect(stage).to_have_attribute("data-playing", "yes")
+    page.keyboard.press("2")
+    expect(stage).to_have_attribute("data-playing", "no")
+    expect(saved).to_contain_text("nothing is saved yet")
+    page.keyboard.press("Space")
+    expect(stage).to_have_attribute("data-playing", "yes")
+    page.focus("#other")
+    expect(stage).to_have_attribute("data-playing", "no")
+    assert not kept.exists()
+    # A name that is half typed is for nobody else.
+    page.keyboard.type("Gamera")
+    page.evaluate("document.querySelector('#next-shot').click()")
+    expect(saved).to_contain_text("Not saved: 'Gamera' was for Bunny in frame")
+    expect(page.locator("#other")).to_have_value("")
+    page.locator("#other-name button").click()
+    expect(saved).to_have_text("Type a name first.")
+    page.focus("#stage")
+    page.keyboard.press("9")
+    expect(saved).to_have_text("No emotion has the digit 9.")
+    # 'Whole track' is of one track.
+    page.keyboard.press("t")
+    assert page.is_checked("input[value=track]")
+    _go(page, int(_stage(page, "ordinal") or 0) + 4)
+    assert page.is_checked("input[value=track]")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator("input[value=frame]")).to_be_checked()
+    # A tick is beside what was said.
+    page.wait_for_timeout(300)
+    page.fill("#other", "Gamera")
+    page.press("#other", "Enter")
+    card = page.locator("#figures [aria-checked=true]")
+    expect(card.locator("b.said")).to_have_text("Gamera")
+    expect(card.locator("span.said")).to_have_count(0)
+    expect(saved).to_contain_text("is Gamera (frame")
+    _go(page, int(_stage(page, "ordinal") or 0) + 8)
+    expect(saved).to_have_text("")
+    assert film.frames > 0
 
 
 def test_labels_of_another_film_are_not_drawn_over_this_one(

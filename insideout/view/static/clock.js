@@ -55,11 +55,11 @@ export class Clock {
     return (this.pts[place] + gap * (this.counted ? 0.5 : 0.1)) * this.base + this.offset;
   }
 
-  // The labelled frame whose labels stand; -1: nobody is in it, -2: not known.
+  // The labelled frame whose labels stand; -1: nobody is in it, -2: it failed, -3: it was not looked at.
   stands(place, pts) {
     if (this.counted) return this.labelled[place];
     const found = last(this.table.begin, pts + SLACK_S / this.base);
-    return found >= 0 && pts < this.table.end[found] ? this.table.labelled[found] : -2;
+    return found >= 0 && pts < this.table.end[found] ? this.table.labelled[found] : -3;
   }
 
   // The shot at a time stamp: its place among the shots.

@@ -23,6 +23,12 @@ export function percent(share) {
   return share >= 0.995 && share < 1 ? ">99 %" : `${Math.round(100 * share)} %`;
 }
 
+// A swatch of an emotion: striped where it is `uncertain`, or its colour is that of another one too.
+export function paint(swatch, look) {
+  swatch.style.backgroundColor = look.colour;
+  swatch.classList.toggle("striped", look.dashed);
+}
+
 export function element(kind, attributes = {}, ...children) {
   const made = document.createElement(kind);
   for (const [name, value] of Object.entries(attributes)) {

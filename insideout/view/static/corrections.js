@@ -22,11 +22,13 @@ export class Corrections {
   // A label as it counts: the model's, or what was said instead.
   seen(ordinal, track, character, emotion) {
     const row = this.rows.get(`${ordinal}/${track}`);
-    if (!row) return { character, emotion, corrected: false, nobody: false };
+    if (!row) return { character, emotion, corrected: false, named: false, felt: false, nobody: false };
     return {
       character: row.as_character && row.as_character !== NOBODY ? row.as_character : character,
       emotion: row.emotion || emotion,
       corrected: Boolean(row.emotion || row.as_character),
+      named: Boolean(row.as_character), // what was said: the name, the emotion, or both
+      felt: Boolean(row.emotion),
       nobody: row.as_character === NOBODY,
       row,
     };

@@ -2,7 +2,7 @@
 
 import { columns, get, Refused } from "./api.js";
 import { Clock, timecode } from "./clock.js";
-import { element, palette } from "./colours.js";
+import { element, paint, palette } from "./colours.js";
 import { Corrections } from "./corrections.js";
 import { Filter } from "./filter.js";
 import { bindKeys } from "./keys.js";
@@ -18,6 +18,8 @@ const TRAIL = 96; // frames of a track's way
 const overlay = new Overlay(by("overlay"));
 const filter = new Filter();
 let run, film, picture, frame, selected, speaking;
+let meant = null; // whom a name that is being typed is for
+let about = ""; // the shot and track that 'whole track' is about
 
 const timeline = new Timeline(
   { overview: by("overview"), detail: by("detail"), lanes: by("lanes"), playhead: by("playhead"), tip: by("tip") },
@@ -33,6 +35,13 @@ function notice(text, alarm = false) {
   by("notice").classList.toggle("alarm", alarm);
 }
 
+// What became of what was pressed: it stays until another frame is shown.
+let toldAt = null;
+function tell(text) {
+  by("saved").textContent = text;
+  toldAt = picture?.playing ? null : frame?.ordinal ?? null;
+}
+
 // Marks in the browser's own timeline, for whoever measures.
 function once(name) {
   if (!performance.getEntriesByName(name).length) performance.mark(name);
@@ -40,9 +49,13 @@ function once(name) {
 
 const failed = (error) => notice(error.message, true);
 
-async function openFilm(id, ordinal = 0) {
+// Opens at a frame; without one at the first that has a label.
+async function openFilm(id, asked = null) {
+  const ordinal = asked ?? 0;
   picture?.close();
-  picture = film = frame = selected = timeline.film = null;
+  picture = film = frame = selected = meant = timeline.film = null;
+  by("other").value = "";
+  tell("");
   document.body.dataset.state = "opening";
   for (const name of ["counted", "drawn", "ordinal", "labelled"]) delete by("stage").dataset[name];
   by("waiting").hidden = false;
@@ -77,6 +90,8 @@ async function openFilm(id, ordinal = 0) {
   await Promise.race([picture.began, new Promise((done) => setTimeout(done, 1500))]);
   if (film !== opened) return;
   timeline.open(film);
+  const labelled = table.labelled.findIndex((source) => source >= 0);
+  if (asked === null && labelled > 0 && picture.wanted === null && !picture.playing && !frame?.place) picture.seekOrdinal(table.ordinal[labelled]);
   filtered();
   if (frame) timeline.follow(clock.seconds(frame.pts), picture.playing);
 }
@@ -131,6 +146,7 @@ function settled(seconds, shot) {
     const said = `${timecode(seconds)}, frame ${frame.ordinal}, shot ${shot}: ${who || "nobody"}`;
     lanes.setAttribute("aria-valuetext", said);
     by("spoken").textContent = said;
+    if (toldAt === null) toldAt = frame.ordinal; else if (toldAt !== frame.ordinal) tell("");
     history.replaceState(null, "", `#${film.facts.film}/${frame.ordinal}`);
   }, 200);
 }
@@ -159,9 +175,25 @@ function show() {
     return;
   }
   once("labels");
-  const why = { "-1": "Nobody.", "-2": "Not known: this frame was not looked at, or failed." };
+  const why = { "-1": "Nobody.", "-2": "Not known: this frame failed.", "-3": "Not known: this shot was not looked at." };
+  aim(found);
   panel.draw(found, why[frame.labelled] ?? "Nobody.", film);
   if (found.length) by("split").value = film.corrections.split(found[0].shot) || chosenSplit.get(found[0].shot) || "train";
+}
+
+// What is said next is about one figure: a new one begins with 'this frame', and a name half typed stays behind.
+function aim(found) {
+  const now = found.find((one) => one.selected);
+  const next = now ? `${now.shot}/${now.track}` : "";
+  if (next !== about) document.querySelector("input[name=scope][value=frame]").checked = true;
+  about = next;
+  if (document.activeElement !== by("other") && !by("other").value) meant = null;
+  else if (!by("other").value.trim()) meant = now ?? null;
+  else if (meant && (meant.ordinal !== now?.ordinal || meant.track !== now.track)) {
+    tell(`Not saved: '${by("other").value.trim()}' was for ${meant.seen.character} in frame ${meant.ordinal}.`);
+    by("other").value = "";
+    meant = null;
+  }
 }
 
 const chosenSplit = new Map();
@@ -188,6 +220,7 @@ function names() {
 }
 
 function select(track) {
+  picture.pause();
   selected = track;
   show();
 }
@@ -199,17 +232,22 @@ function turn(by_) {
   select(found[(at + by_ + found.length) % found.length].track);
 }
 
-async function say(what) {
-  const figure = figures()?.find((one) => one.selected);
-  if (!figure) return;
+async function say(what, chosen = null) {
+  if (picture.playing) {
+    // Who is selected changes while the film plays: first it stands still, then it is said.
+    picture.pause();
+    return tell("Paused, nothing is saved yet: press again to correct who is selected now.");
+  }
+  const figure = chosen ?? figures()?.find((one) => one.selected);
+  if (!figure) return tell("Nobody is in this frame to be corrected.");
   const scope = document.querySelector("input[name=scope]:checked").value;
   try {
     const rows = await film.corrections.say(figure, scope, what, chosenSplit.get(figure.shot));
     const said = what.nobody ? "not a character" : what.emotion ?? what.as_character;
     const where = scope === "frame" ? `frame ${figure.ordinal}` : `track ${figure.track}, ${rows} frame${rows === 1 ? "" : "s"}`;
-    by("saved").textContent = `Saved: ${figure.character} is ${said} (${where}).`;
+    tell(`Saved: ${figure.character} is ${said} (${where}).`);
   } catch (error) {
-    by("saved").textContent = "";
+    tell("");
     failed(error);
   }
 }
@@ -217,7 +255,7 @@ async function say(what) {
 async function undo() {
   try {
     const figure = await film.corrections.undo();
-    if (figure) by("saved").textContent = `Taken back: what was said of ${figure.character} in frame ${figure.ordinal}.`;
+    tell(figure ? `Taken back: what was said of ${figure.character} in frame ${figure.ordinal}.` : "There is nothing to take back.");
   } catch (error) {
     failed(error);
     await film.corrections.load();
@@ -228,6 +266,7 @@ function playing(now) {
   by("play").textContent = now ? "❚❚" : "▶";
   by("play").setAttribute("aria-label", now ? "Pause" : "Play");
   by("stage").dataset.playing = now ? "yes" : "no";
+  if (now) tell("");
   if (!now && frame) shown(frame);
 }
 
@@ -241,7 +280,8 @@ function shot(by_) {
 
 function match(by_) {
   const { table, clock } = film, found = timeline.matches;
-  if (!found.length) return;
+  if (!filter.active) return tell("Choose a character, an emotion or a certainty first.");
+  if (!found.length) return tell("No frame is like that.");
   const here = frame.pts, before = (i) => table.pts[found[i][0]] < here, after = (i) => table.pts[found[i][0]] > here;
   let i = by_ > 0 ? found.findIndex((_, n) => after(n)) : found.findLastIndex((_, n) => before(n));
   if (i < 0) i = by_ > 0 ? 0 : found.length - 1; // around the end
@@ -250,7 +290,12 @@ function match(by_) {
   by("match-count").textContent = `${i + 1} of ${found.length}`;
 }
 
-function filtered() {
+function filtered(event) {
+  // The least certainty and the most stay in order: the one that is moved stops at the other.
+  const [least, most] = [by("filter-least"), by("filter-most")];
+  if (Number(least.value) > Number(most.value)) {
+    if (event?.target === least) least.value = most.value; else most.value = least.value;
+  }
   filter.character = by("filter-character").value;
   filter.emotion = by("filter-emotion").value;
   filter.least = by("filter-least").value / 100;
@@ -260,8 +305,8 @@ function filtered() {
   film.version += 1;
   timeline.change(film);
   const count = timeline.matches.length;
-  by("match-count").textContent = filter.active ? `${count} match${count === 1 ? "" : "es"}` : "everybody";
-  for (const id of ["next-match", "previous-match"]) by(id).disabled = !count;
+  by("match-count").textContent = filter.active ? `${count || "no"} stretch${count === 1 ? "" : "es"}` : "everybody";
+  for (const id of ["next-match", "previous-match"]) by(id).disabled = filter.active && !count;
   show();
 }
 
@@ -276,9 +321,10 @@ function choices() {
   by("legend").replaceChildren(
     ...[...film.emotions, "uncertain"].map((name) => {
       const swatch = element("i", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = film.colours(name).colour;
+      paint(swatch, film.colours(name));
       return element("span", {}, swatch, name);
     }),
+    element("span", { class: "soft" }, "A piece is what single frames are read as, until the next one looked at."),
   );
 }
 
@@ -307,7 +353,7 @@ const actions = {
   match,
   first: () => { picture.pause(); picture.seek(0); },
   last: () => { picture.pause(); picture.seek(film.clock.pts.length - 1); },
-  emotion: (i) => film.emotions[i] && say({ emotion: film.emotions[i] }),
+  emotion: (i) => (film.emotions[i] ? say({ emotion: film.emotions[i] }) : tell(`No emotion has the digit ${i + 1}.`)),
   name: (letter) => film.letters.has(letter) && say({ as_character: film.letters.get(letter) }),
   nobody: () => say({ nobody: true }),
   turn,
@@ -315,7 +361,7 @@ const actions = {
   scope: () => {
     const other = document.querySelector("input[name=scope]:not(:checked)");
     other.checked = true;
-    by("saved").textContent = other.value === "track" ? "Corrections are now of the whole track." : "Corrections are now of this frame.";
+    tell(other.value === "track" ? "Corrections are now of the whole track." : "Corrections are now of this frame.");
   },
   masks: () => layer(document.querySelector("[data-layer=masks]")),
   zoom: (factor) => timeline.zoom(factor),
@@ -345,9 +391,18 @@ function bind() {
   by("other-name").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = by("other").value.trim();
-    if (name && actions.ready()) say({ as_character: name });
+    if (!actions.ready()) return;
+    if (!name) return tell("Type a name first.");
+    const figure = meant;
     by("other").value = "";
+    meant = null;
     by("stage").focus();
+    say({ as_character: name }, figure);
+  });
+  by("other").addEventListener("focus", () => {
+    if (!actions.ready()) return;
+    picture.pause();
+    meant ??= figures()?.find((one) => one.selected) ?? null;
   });
   by("split").addEventListener("change", async () => {
     const now = figures()?.[0]?.shot;
@@ -355,13 +410,13 @@ function bind() {
     chosenSplit.set(now, by("split").value);
     try {
       await film.corrections.assign(now, by("split").value);
-      by("saved").textContent = `Shot ${now} is for ${by("split").value}.`;
+      tell(`Shot ${now} is for ${by("split").value}.`);
     } catch (error) { failed(error); }
   });
   for (const button of document.querySelectorAll("[data-layer]")) button.addEventListener("click", () => layer(button));
   by("overlay").addEventListener("click", (event) => {
     const figure = frame && overlay.at(event);
-    if (figure) select(figure.track); else if (actions.ready()) actions.play();
+    if (figure) select(figure.track); else if (picture?.playing) picture.pause();
   });
   new ResizeObserver(fit).observe(by("stage"));
   new ResizeObserver(() => timeline.paint()).observe(by("lanes"));
@@ -384,7 +439,7 @@ async function start() {
   const first = run.films.find((one) => one.film === asked) ?? run.films[0];
   if (!first) return notice("This run has no film.", true);
   by("films").value = first.film;
-  await openFilm(first.film, first.film === asked ? Number.parseInt(ordinal, 10) || 0 : 0);
+  await openFilm(first.film, first.film === asked && /^\d+$/.test(ordinal ?? "") ? Number(ordinal) : null);
 }
 
 start().catch(failed);

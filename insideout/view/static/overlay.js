@@ -122,11 +122,12 @@ export class Overlay {
 
   #name(figure, look, taken) {
     const g = this.context, seen = figure.seen, space = this.#pixels(7), height = this.#pixels(23);
-    const certainty = seen.corrected ? "✓" : percent(figure.certainty);
+    const certainty = seen.felt ? "✓" : percent(figure.certainty);
     const parts = [
       [seen.nobody ? "not a character" : seen.character, 700],
+      [seen.named ? "✓" : "", 500],
       [seen.nobody ? "" : seen.emotion, 500],
-      [seen.nobody || (seen.emotion === "uncertain" && !seen.corrected) ? "" : certainty, 500],
+      [seen.nobody || (seen.emotion === "uncertain" && !seen.felt) ? "" : certainty, 500],
       [this.layers.tracks ? `#${figure.track}` : "", 400],
     ].filter(([text]) => text);
     const font = (weight) => `${weight} ${this.#pixels(13)}px system-ui, sans-serif`;

@@ -1,6 +1,6 @@
 // Who is in the frame, beside the picture, and what can be said of the one who is selected.
 
-import { element, percent } from "./colours.js";
+import { element, paint, percent } from "./colours.js";
 
 const TAKEN = new Set("mntux".split("")); // letters that are keys of something else
 
@@ -36,21 +36,21 @@ export class Panel {
   #figure(figure, film) {
     const { seen } = figure, look = film.colours(seen.emotion);
     const swatch = element("i", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.background = look.colour;
+    paint(swatch, look);
     const bar = element("i", { class: "meter", "aria-hidden": "true" }, element("i"));
     bar.firstChild.style.width = `${100 * figure.certainty}%`;
     bar.firstChild.style.background = look.colour;
-    const what = seen.nobody ? "not a character" : `${seen.emotion}${seen.corrected && seen.row.emotion ? "" : `, ${percent(figure.certainty)}`}`;
+    const what = seen.nobody ? "not a character" : `${seen.emotion}${seen.felt ? "" : `, ${percent(figure.certainty)}`}`;
     const model = seen.corrected ? `model: ${figure.character}, ${figure.emotion}` : `track ${figure.track}: mostly ${figure.track_emotion}`;
     const card = element(
       "button",
       {
         type: "button", role: "radio", "aria-checked": String(figure.selected), tabindex: figure.selected ? "0" : "-1",
-        class: `figure${figure.match ? "" : " faint"}${seen.corrected ? " corrected" : ""}`, "data-track": figure.track,
+        class: `figure${figure.match ? "" : " faint"}`, "data-track": figure.track,
       },
       swatch,
-      element("b", {}, seen.character),
-      element("span", {}, what),
+      element("b", seen.named && !seen.nobody ? { class: "said" } : {}, seen.character),
+      element("span", seen.felt || seen.nobody ? { class: "said" } : {}, what),
       bar,
       element("small", {}, model),
     );

@@ -67,13 +67,17 @@ export class Picture {
     this.seek(this.wanted ?? 0);
   }
 
+  // Play or pause; at the last frame, begin again.
   toggle() {
     this.exactly = null;
+    const over = !this.playing && (this.video.ended || (this.clock.counted && (this.wanted ?? this.frame?.place) === this.clock.pts.length - 1));
     if (this.mode === "video") {
+      if (over) this.seek(0);
       if (this.video.paused) this.video.play().catch(() => {}); else this.video.pause();
     } else if (this.mode === "stills") {
       this.#playing(!this.playing);
-      if (this.playing) this.#run();
+      if (this.playing && over) this.#fetch(0).then(() => this.#run());
+      else if (this.playing) this.#run();
     }
   }
 

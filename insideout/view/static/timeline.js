@@ -5,6 +5,19 @@ import { clockText, last } from "./clock.js";
 const NAME = 92, SHOTS = 14, LANE = 22, AXIS = 18, GAP = 3, OVERVIEW = 26;
 const STEPS = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const FIRST_S = 900; // so much of a long film is shown at first
+// Over `uncertain` and colours that are used again, as in the report.
+const STRIPES = (() => {
+  const tile = new OffscreenCanvas(6, 6), g = tile.getContext("2d");
+  g.strokeStyle = "rgb(0 0 0 / .38)";
+  g.lineWidth = 1.6;
+  for (const at of [-6, 0, 6]) {
+    g.beginPath();
+    g.moveTo(at - 1, 7);
+    g.lineTo(at + 7, -1);
+    g.stroke();
+  }
+  return tile;
+})();
 
 export class Timeline {
   constructor(parts, seek) {
@@ -96,10 +109,14 @@ export class Timeline {
   #x(seconds) { return NAME + (seconds - this.from) / this.#perPixel(); }
   #time(x) { return Math.min(Math.max(0, this.from + (x - NAME) * this.#perPixel()), this.film.clock.length); }
 
-  // Lanes by time on screen; what nobody is called any more goes, new names come last.
+  // Lanes by time on screen, as the report has them; what nobody is called any more goes.
   #order() {
     const { table, facts, corrections, filter } = this.film;
-    const seen = [], count = new Map();
+    const seen = [], count = new Map(), stands = new Map();
+    for (let i = 0; i < table.begin.length; i++) {
+      const ordinal = table.labelled[i];
+      stands.set(ordinal, (stands.get(ordinal) ?? 0) + table.end[i] - table.begin[i]);
+    }
     for (let i = 0; i < table.seen_ordinal.length; i++) {
       const found = corrections.seen(
         table.seen_ordinal[i], table.seen_track[i], facts.characters[table.seen_character[i]], facts.emotions[table.seen_emotion[i]],
@@ -107,7 +124,7 @@ export class Timeline {
       found.certainty = table.seen_certainty[i];
       found.match = filter.fits(found, found.certainty);
       seen.push(found);
-      if (!found.nobody) count.set(found.character, (count.get(found.character) ?? 0) + 1);
+      if (!found.nobody) count.set(found.character, (count.get(found.character) ?? 0) + (stands.get(table.seen_ordinal[i]) ?? 0));
     }
     this.seen = seen;
     this.names = [...count.keys()].sort((a, b) => count.get(b) - count.get(a) || (a < b ? -1 : 1));
@@ -119,11 +136,16 @@ export class Timeline {
   // from frame to frame are drawn as one.
   #blocks(g, from, to, x, lane) {
     const { table, clock, colours } = this.film;
-    const open = new Map(); // by lane and place in it: [left, end, colour, match, top, height]
+    const open = new Map(); // by lane and place in it: [left, end, colour, match, top, height, striped]
+    const stripes = g.createPattern(STRIPES, "repeat");
     const close = (block) => {
       g.globalAlpha = block[3] ? 1 : 0.18;
       g.fillStyle = block[2];
-      g.fillRect(block[0], block[4], Math.max(0.7, x(clock.seconds(block[1])) - block[0]), block[5]);
+      const wide = Math.max(0.7, x(clock.seconds(block[1])) - block[0]);
+      g.fillRect(block[0], block[4], wide, block[5]);
+      if (!block[6]) return;
+      g.fillStyle = stripes;
+      g.fillRect(block[0], block[4], wide, block[5]);
     };
     for (let i = Math.max(0, last(table.begin, clock.at(from))); i < table.begin.length; i++) {
       if (clock.seconds(table.begin[i]) > to) break;
@@ -133,15 +155,15 @@ export class Timeline {
         if (seen.nobody) continue;
         let nth = 0, same = 0;
         for (let n = 0; n < here.length; n++) if (here[n].character === seen.character && !here[n].nobody) { same += 1; if (n < k) nth += 1; }
-        const place = this.places.get(seen.character), key = place * 1024 + same * 32 + nth, colour = colours(seen.emotion).colour;
+        const place = this.places.get(seen.character), key = place * 1024 + same * 32 + nth, { colour, dashed } = colours(seen.emotion);
         const block = open.get(key);
-        if (block && block[1] === table.begin[i] && block[2] === colour && block[3] === seen.match) {
+        if (block && block[1] === table.begin[i] && block[2] === colour && block[6] === dashed && block[3] === seen.match) {
           block[1] = table.end[i];
           continue;
         }
         if (block) close(block);
         const [top, height] = lane(place), share = height / same;
-        open.set(key, [x(clock.seconds(table.begin[i])), table.end[i], colour, seen.match, top + share * nth, Math.max(1, share - (same > 1 ? 1 : 0))]);
+        open.set(key, [x(clock.seconds(table.begin[i])), table.end[i], colour, seen.match, top + share * nth, Math.max(1, share - (same > 1 ? 1 : 0)), dashed]);
       }
     }
     for (const block of open.values()) close(block);
@@ -272,12 +294,12 @@ export class Timeline {
 
   #tell(event, seconds) {
     const { clock, table, facts } = this.film, pts = clock.at(seconds);
-    const i = last(table.begin, pts), ordinal = i >= 0 && pts < table.end[i] ? table.labelled[i] : -2;
+    const i = last(table.begin, pts), ordinal = i >= 0 && pts < table.end[i] ? table.labelled[i] : -3;
     const shot = clock.shot(pts), lines = [`${clockText(seconds)} · shot ${shot}`];
     for (const seen of ordinal >= 0 ? this.#here(i) : []) {
-      lines.push(`${seen.nobody ? "not a character" : seen.character}: ${seen.emotion} (${Math.round(seen.certainty * 100)} %)`);
+      lines.push(seen.nobody ? "not a character" : `${seen.character}: ${seen.emotion} (${seen.felt ? "✓" : `${Math.round(seen.certainty * 100)} %`})`);
     }
-    if (facts.shots.length && ordinal === -2) lines.push("not known");
+    if (facts.shots.length && ordinal < -1) lines.push(ordinal === -2 ? "failed" : "not looked at");
     this.tip.textContent = lines.join("\n");
     this.tip.hidden = seconds < this.from || event.clientX < this.lanes.getBoundingClientRect().left + NAME;
     const box = this.tip.offsetParent.getBoundingClientRect(), wide = this.tip.offsetWidth;
