@@ -27,7 +27,9 @@ def lines(found: Comparison) -> list[str]:
     told += ["", frames_line(found)]
     if found.unchanged:
         return [shown(line) for line in [*told, UNCHANGED]]
-    told += [f"   {a} in A, {b} in B: {n} frames" for (a, b), n in sorted(counts.statuses.items()) if a != b]
+    told += [
+        f"   {a} in A, {b} in B: {_counted(n, 'frame')}" for (a, b), n in sorted(counts.statuses.items()) if a != b
+    ]
     told.append("")
     told += _table(
         ("rows", "A", "B", "same", "new", "gone", "renamed", "same emotion", "kappa", "distance"),
@@ -41,11 +43,11 @@ def lines(found: Comparison) -> list[str]:
         ),
         left=1,
     )  # fmt: skip
-    told += [f"renamed: {a} -> {b}, {n} rows" for (a, b), n in counts.names.most_common()]
+    told += [f"renamed: {a} -> {b}, {_counted(n, 'row')}" for (a, b), n in counts.names.most_common()]
     changes = [(who, a, b, n) for (who, a, b), n in counts.emotions.most_common() if a != b]
-    told += [f"read as: {who} {a} -> {b}, {n} rows" for who, a, b, n in changes[:_EMOTIONS]]
+    told += [f"read as: {who} {a} -> {b}, {_counted(n, 'row')}" for who, a, b, n in changes[:_EMOTIONS]]
     if len(changes) > _EMOTIONS:
-        told.append(f"   and {len(changes) - _EMOTIONS} more changes of emotion (--json)")
+        told.append(f"   and {_counted(len(changes) - _EMOTIONS, 'more change')} of emotion (--json)")
     told += [""]
     told += _table(
         ("on screen", "emotion", "A s", "B s", "B - A s", "95 %", "A", "B", "points", "95 %"),
@@ -62,7 +64,7 @@ def lines(found: Comparison) -> list[str]:
     )  # fmt: skip
     told.append(times_note(found))
     if found.frames:
-        told += ["", f"changed most, one frame of a shot; {found.changed_shots} shots of A changed:"]
+        told += ["", f"changed most, one frame of a shot; {_counted(found.changed_shots, 'shot')} of A changed:"]
     told += [f"{where(frame, found)}: {'; '.join(filter(None, map(pair_words, frame_pairs(frame, found))))}"
              for frame in found.frames]  # fmt: skip
     return [shown(line) for line in told]
@@ -87,19 +89,25 @@ def only_lines(found: Comparison) -> list[str]:
 def frames_line(found: Comparison) -> str:
     """How many frames were compared, and why not all."""
     counts = found.counts
-    films = f"{len(found.films)} film{'' if len(found.films) == 1 else 's'}"
-    told = (
-        f"{counts.compared} frames of {films} compared, {counts.differing} differ; A looked at {counts.frames_a}, B at"
-    )
-    told += f" {counts.frames_b}, both at {counts.common}"
+    films = _counted(len(found.films), "film")
+    told = f"{_counted(counts.compared, 'frame')} of {films} compared, {counts.differing} differ"
+    told += f"; A looked at {counts.frames_a}, B at {counts.frames_b}, both at {counts.common}"
     return told + (f"; {counts.unknown} left out that failed in one" if counts.unknown else "")
 
 
 def times_note(found: Comparison) -> str:
     """What the times and intervals are of."""
     of = "tracks" if found.fused else "single frames"
-    told = (
-        f"emotions of {of}, over all of the films; intervals over {found.shots} shots, none where fewer than 5 differ"
+    counts = found.counts
+    told = f"emotions of {of}, over all of the films"
+    if not counts.common == counts.frames_a == counts.frames_b:
+        told += (
+            f": time is counted from all frames that a run looked at ({counts.frames_a} in A, {counts.frames_b} in B),"
+            f" figures are compared in the {counts.compared} common ones only"
+        )
+    told += (
+        f"; intervals over {_counted(found.shots, 'shot')}, none where fewer than 5 differ: for seconds in these, for"
+        " points also in the character's time on screen"
     )
     if found.unknown_a or found.unknown_b:
         told += f"; failed frames hide {found.unknown_a:.1f} s in A and {found.unknown_b:.1f} s in B"
@@ -144,6 +152,10 @@ def interval(low: float | None, high: float | None) -> str:
 def clear(time: TimeChange) -> bool:
     """Whether the interval of the difference in seconds leaves out 0."""
     return time.low is not None and time.high is not None and (time.low > 0 or time.high < 0)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:
