@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from insideout import schema
 from insideout.errors import InsideoutError, OutputError, UsageError
-from insideout.objects import storage_errors
+from insideout.objects import said, storage_errors
 from insideout.report.tables import Run, open_run
 from insideout.store import Store
 
@@ -61,6 +61,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 #: Statements that read. A pivot is several statements to DuckDB, which is why it has a kind of its own.
 _READING = ("SELECT", "EXPLAIN", "MULTI")
 _DEFINITIONS = f"{ANALYSIS}/analysis.json"
+_GUESS = re.compile(r' Did you mean "([^"]*)".*')
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -119,6 +120,8 @@ class Asker:
         self._open(self._named(query) or self.names)
         with self._told(query):
             statements = self._connection.extract_statements(query)
+            if not statements:
+                raise UsageError("the query is empty; ask one that begins with SELECT, or give none to see the tables")
             if len(statements) != 1:
                 raise UsageError(f"{len(statements)} statements in the query; ask one question at a time")
             if (kind := statements[0].type.name) not in _READING:
@@ -154,7 +157,8 @@ class Asker:
         except (duckdb.Error, pa.ArrowException, *storage_errors()) as error:
             if isinstance(error, InsideoutError):
                 raise
-            raise UsageError(_shortened(str(error)) + self._advice(query, error)) from error
+            text = said(error) if isinstance(error, OSError) else str(error)
+            raise UsageError(_shortened(text, self.names) + self._advice(query, error)) from error
 
     def _advice(self, query: str, error: Exception) -> str:
         if isinstance(error, duckdb.PermissionException):
@@ -164,7 +168,8 @@ class Asker:
             return "".join(f"; {name} has {', '.join(columns)}" for name, columns in tables)
         if isinstance(error, duckdb.CatalogException) and "Table" in str(error):
             folder = self._run.store.root
-            more = "" if "screen" in self.names else f"; `insideout analyse {folder}` adds screen, shares and others"
+            analysed = self._run.store.exists(_DEFINITIONS) or len(self.names) > len(LABEL_TABLES)
+            more = "" if analysed else f"; `insideout analyse {folder}` adds screen, shares and others"
             return f"; the tables are {', '.join(self.names)}{more}"
         return ""
 
@@ -238,7 +243,7 @@ def _checked(store: Store, key: str) -> pa.Schema:
         with store.fs.open(where, "rb") as file:
             found = pq.read_schema(file)
     except (pa.ArrowException, *storage_errors()) as error:
-        raise OutputError(f"{where}: cannot be read as Parquet ({error}); write it again") from error
+        raise OutputError(f"{where}: cannot be read as Parquet ({said(error)}); write it again") from error
     schema.check_plain(found, where)
     return found
 
@@ -249,9 +254,11 @@ def _dataset(store: Store, keys: list[str], kind: pa.Schema) -> ds.Dataset:
     return ds.dataset([store.path(key) for key in keys], schema=kind, format="parquet", filesystem=store.arrow())
 
 
-def _shortened(message: str) -> str:
-    """What DuckDB says, without its kind of error, the query again, and more than a few lines."""
+def _shortened(message: str, tables: Collection[str]) -> str:
+    """What DuckDB says, without its kind of error, the query again, more than a few lines, and tables of its own."""
     text = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions", message)[0]
     text = re.sub(r"^[\w ]* Error: ", "", text)
     text = " ".join(text.split())
+    if text.startswith("Table ") and (guess := _GUESS.search(text)) and guess[1] not in tables:
+        text = text[: guess.start()].rstrip(" !")
     return text if len(text) <= 400 else text[:400] + "…"

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from insideout import schema
 from insideout.errors import OutputError
 from insideout.masks import decode_rle
-from insideout.objects import storage_errors
+from insideout.objects import said, storage_errors
 from insideout.report.tables import FilmFacts, Run
 from insideout.stats.screen import UNCERTAIN, sources, standing
 
@@ -299,7 +299,7 @@ class Shown:
                 self._stamp = stamp
                 yield parquet
         except storage_errors(pa.ArrowException) as error:
-            raise OutputError(f"{where}: cannot be read ({error}); label again into a new folder") from error
+            raise OutputError(f"{where}: cannot be read ({said(error)}); label again into a new folder") from error
 
 
 def _span(group: Any) -> tuple[int, int] | None:

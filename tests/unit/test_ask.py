@@ -151,7 +151,8 @@ def test_a_file_is_written_whole_or_not_at_all(run: Path, tmp_path: Path) -> Non
         (["select * from people"], "people does not exist.*; the tables are characters, frames, shots, films, always"),
         (["selec 1"], 'syntax error at or near "selec"'),
         (["select 1; select 2"], "2 statements in the query"),
-        ([" -- nothing"], "0 statements in the query"),
+        ([" -- nothing"], "the query is empty; ask one"),
+        ([""], "the query is empty; ask one"),
         (["select 1", "--format", "xml"], "--format xml is not known; choose --format table, csv, json or parquet"),
         (["select 1", "--out", "out.xlsx"], "out.xlsx: a file of this suffix is not known"),
         (["select 1", "--format", "parquet"], "needs --out FILE"),
@@ -202,6 +203,21 @@ def test_a_run_on_object_storage_answers_the_same_and_takes_the_answer(run: Path
 def test_without_an_analysis_the_table_of_seconds_is_offered(tmp_path: Path) -> None:
     said = refusal(write_run(tmp_path, crops=False), "select sum(seconds) from screen")
     assert f"; the tables are characters, frames, shots, films; `insideout analyse {tmp_path}` adds screen" in said
+
+
+def test_a_table_that_is_missing_after_an_analysis_is_not_to_be_had_by_another(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("screen", "shares"):
+        (copy / "analysis" / f"{name}.parquet").unlink()
+    said = refusal(copy, "select * from shares")
+    assert "Table with name shares does not exist" in said
+    assert "insideout analyse" not in said
+    assert 'Did you mean "screen"' in refusal(run, "select * from screens")
+    said = refusal(run, "select * from pg_sequences_of")
+    assert "Table with name pg_sequences_of does not exist; the tables are characters" in said, (
+        "no table of DuckDB's own"
+    )
 
 
 def test_only_the_columns_that_a_query_names_are_read(run: Path, tmp_path: Path) -> None:
