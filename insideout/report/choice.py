@@ -153,7 +153,7 @@ def per_shot(cast: Cast, character: int, rows: Sequence[int], count: int = SHOWN
 
 
 def extremes(cast: Cast, count: int = EXTREMES) -> tuple[list[int], list[int]]:
-    """The most and the least certain rows, at most one per track in each list, none in both."""
+    """The most and the least certain rows: one per track, and per character and frame, in each; none in both."""
     order = np.lexsort((cast.track, cast.ordinal, -cast.certainty)).tolist()
     surest = _one_per_track(order, cast, count)
     taken = set(surest)
@@ -163,8 +163,12 @@ def extremes(cast: Cast, count: int = EXTREMES) -> tuple[list[int], list[int]]:
 
 def _one_per_track(order: list[int], cast: Cast, count: int) -> list[int]:
     chosen: dict[int, int] = {}
+    seen: set[tuple[int, int]] = set()  # a figure found twice has two tracks and one picture
     for row in order:
         if len(chosen) == count:
             break
-        chosen.setdefault(int(cast.track[row]), row)
+        picture = (int(cast.ordinal[row]), int(cast.character[row]))
+        if int(cast.track[row]) not in chosen and picture not in seen:
+            chosen[int(cast.track[row])] = row
+            seen.add(picture)
     return list(chosen.values())

@@ -113,7 +113,8 @@ def _share(row: Share, frames: Frames) -> Figure:
     said = f"{words.percent(row.share)} of the time on screen"
     if low is not None:
         said += f", {interval(low, high)} over {'scenes' if row.scenes else 'shots'}"
-    said += f": {row.seconds:.1f} of {row.on_screen:.1f} seconds, in {len(row.shot_list)} of {row.shots} shots"
+    said += f": {row.seconds:.1f} of {row.on_screen:.1f} seconds,"
+    said += f" in {len(row.shot_list)} of {words.plural(row.shots, 'shot')}"
     return Figure(
         title=f"{row.character}, read as {row.emotion}",
         said=said + unsupported(row.supported),
@@ -145,7 +146,8 @@ def _gap(one: Verdict, frames: Frames, screen: Screen) -> Figure:
 def _transition(row: Transition, frames: Frames) -> Figure:
     return Figure(
         title=f"{row.character}: {row.emotion}, then {row.following}",
-        said=f"{row.count} times in {row.pairs} pairs of tracks, {row.expected:.1f} if they were shuffled"
+        said=f"{words.plural(row.count, 'time')} in {words.plural(row.pairs, 'pair')} of tracks,"
+        f" {row.expected:.1f} if they were shuffled"
         f" ({words.p_value(row.holm)}){unsupported(row.supported)}",
         frames=frames.of(frames.where(row.character, tracks=row.tracks)),
         rows=0,

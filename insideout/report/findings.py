@@ -12,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from insideout.errors import OutputError
 from insideout.packs import ERRORS
 from insideout.report.tables import Run
+from insideout.report.words import percent
 from insideout.stats.always import Always, usual_emotion
 from insideout.stats.analysis import Analysis, analyse
+from insideout.stats.answers import interval, tested
 from insideout.stats.arc import ArcPoint
 from insideout.stats.association import Association, Residual
 from insideout.stats.confusion import ErrorCounts, Support, read_errors
@@ -48,6 +50,17 @@ class Verdict:
     always: Always
     support: Support
     shares: list[Share]
+
+    @property
+    def tested(self) -> str:
+        """What the test of 'always' says."""
+        return tested(self.always)
+
+    @property
+    def held(self) -> str:
+        """For how much of its time the character is read as its usual emotion."""
+        low, high = self.usual.widest
+        return percent(self.usual.share) if low is None else interval(low, high)
 
 
 class Findings:
@@ -163,7 +176,10 @@ def verdicts(analysis: Analysis) -> list[Verdict]:
 
 
 def headline(found: list[Verdict]) -> str:
-    """The answer in one or two sentences: who is always one thing, who is not, and of whom it is not known."""
+    """The answer in one or two sentences: who is not always one thing, who is read as what, of whom nothing is known.
+
+    Who is not shown to be not always so is given with the share: the test does not show that it is always so.
+    """
     if not found:
         return "Nobody was found in this film."
     groups: dict[str, list[Verdict]] = {"not": [], "maybe": [], "blind": [], "untested": []}
@@ -185,10 +201,13 @@ def headline(found: list[Verdict]) -> str:
             + "."
         )
     if groups["maybe"]:
+        first, *others = groups["maybe"]
         said.append(
-            "It stays open whether "
-            + listed([f"{one.character} is always {one.usual.emotion}" for one in groups["maybe"]])
-            + "."
+            listed(
+                [f"{first.character} is read as {first.usual.emotion} for {first.held} of the time"]
+                + [f"{one.character} as {one.usual.emotion} for {one.held}" for one in others]
+            )
+            + "; more the classifier\u2019s errors do not let us say."
         )
     if groups["untested"]:
         first, *others = groups["untested"]

@@ -32,7 +32,8 @@ class Ledger:
     """The sums of one film; `problems` names every sum that is off.
 
     `shown` of `covered` seconds carry labels; `rest` are those that do not, by reason, the longest
-    first. `skipped` shots of `skipped_seconds` have no sampled frame at all.
+    first. `held` of the frames are duplicates, for `held_shown` seconds of labels and `held_rest` without.
+    `skipped` shots of `skipped_seconds` have no sampled frame at all.
     """
 
     sampled: int
@@ -44,11 +45,9 @@ class Ledger:
     rest: tuple[tuple[str, float], ...]
     skipped: int
     skipped_seconds: float
-
-    @property
-    def held(self) -> int:
-        """Sampled frames that repeat an earlier one."""
-        return sum(line.frames for line in self.lines if line.reason == "duplicate")
+    held: int
+    held_shown: float
+    held_rest: float
 
 
 def ledger(tables: FilmTables, screen: Screen) -> Ledger:
@@ -77,11 +76,13 @@ def ledger(tables: FilmTables, screen: Screen) -> Ledger:
         LedgerLine(kind[0], kind[1], frames[kind], time[kind] * base, tuple(details[kind].most_common(5)))
         for kind in order
     )
-    shown, rest = 0, Counter[str]()
+    shown, rest, held = 0, Counter[str](), {True: 0, False: 0}
     peopled = set(screen.ordinal.tolist())
     place = {ordinal: i for i, ordinal in enumerate(ordinals)}
     origins = sources(ordinals, statuses, reasons)
     for i, (ordinal, origin, length) in enumerate(zip(ordinals, origins, units, strict=True)):
+        if kinds[i][1] == "duplicate":
+            held[ordinal in peopled] += length
         if ordinal in peopled:
             shown += length
         elif origin is not None:
@@ -101,6 +102,9 @@ def ledger(tables: FilmTables, screen: Screen) -> Ledger:
         rest=tuple((reason, length * base) for reason, length in sorted(rest.items(), key=lambda r: (-r[1], r[0]))),
         skipped=len(skipped),
         skipped_seconds=sum(bounds[number][1] - bounds[number][0] for number in skipped) * base,
+        held=sum(line.frames for line in lines if line.reason == "duplicate"),
+        held_shown=held[True] * base,
+        held_rest=held[False] * base,
     )
 
 

@@ -21,6 +21,7 @@
     return `${clock}.${tenths % 10}`;
   }
   const percent = (share) => (share > 0 && share < 0.01 ? "<1 %" : share >= 0.995 && share < 1 ? ">99 %" : `${(100 * share).toFixed(0)} %`);
+  const plural = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"}`;
   const number = (value) => value.toLocaleString("en");
   const range = (low, high) => (low === null || high === null ? "no interval" : `${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)} %`);
 
@@ -54,8 +55,7 @@
   const heading = document.getElementById("frames-title");
 
   function chip(film, emotion) {
-    const swatch = node("i", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.backgroundColor = film.colours[emotion];
+    const swatch = node("i", { class: `swatch ${film.styles[emotion]}`, "aria-hidden": "true" });
     return node("span", { class: "chip" }, swatch, film.readings[emotion]);
   }
 
@@ -67,7 +67,7 @@
     made.append(source
       ? node("img", { src: source, alt: `${name} at ${timecode(one.time)}, read as ${film.readings[one.emotion]}` })
       : node("span", { class: "nopicture" }, "no picture"));
-    const ranked = one.chances.map((chance, i) => [chance, i]).sort((a, b) => b[0] - a[0]).filter(([chance]) => chance >= 0.005);
+    const ranked = one.chances.map((chance, i) => [chance, i]).sort((a, b) => b[0] - a[0]);
     made.append(node("div", { class: "caption" },
       node("b", {}, timecode(one.time)), node("span", { class: "when" }, `shot ${one.shot}, frame ${number(one.ordinal)}`),
       chip(film, one.emotion), node("span", {}, `${percent(one.certainty)} certain`),
@@ -114,10 +114,12 @@
     const seen = frames.filter((one) => one.picture);
     if (seen.length) frames = seen;
     heading.textContent = title;
-    const of = frames.length === rows ? `All ${number(rows)}` : rows ? `${number(frames.length)} of ${number(rows)}` : number(frames.length);
+    const shown = frames.length === rows ? (rows === 1 ? "The one frame is shown" : `All ${number(rows)} frames are shown`)
+      : rows ? `${number(frames.length)} of ${plural(rows, "frame")} ${frames.length === 1 ? "is" : "are"} shown`
+        : `${plural(frames.length, "frame")} ${frames.length === 1 ? "is" : "are"} shown`;
     body.replaceChildren(...[
       node("p", {}, said),
-      node("p", { class: "note", id: "frames-count" }, `${of} frames are shown${frames.length > 1 ? ", evenly over shots" : ""}.`),
+      node("p", { class: "note", id: "frames-count" }, `${shown}${frames.length > 1 && frames.length !== rows ? ", evenly over shots" : ""}.`),
       node("ul", { class: "frames", "aria-label": "Frames" }, ...frames.map((one) => card(film, one, one.place === marked))),
       stretches(film, tracks, emotion),
       query(condition),
@@ -161,9 +163,9 @@
     const own = film.frames.filter((one) => near(one) && one.time >= from && one.time <= to);
     const tracks = film.tracks.filter((one) => one.who === row.who && one.end >= from && one.start <= to && readAs(one, row.reading) > 0);
     open({
-      film, frames: evenly(own, SHOWN), rows: 0, tracks, emotion: row.reading, condition: row.condition,
+      film, frames: evenly(own, SHOWN), rows: row.count, tracks, emotion: row.reading, condition: row.condition,
       title: `${film.characters[row.who]}, ${row.emotion} around ${row.at}`,
-      said: `Mean probability of ${row.emotion}: ${row.said}. Frames that are read as it, from ${timecode(Math.max(0, from))} to ${timecode(Math.min(film.length, to))}; worth ${row.worth}.`,
+      said: `Mean probability of ${row.emotion}: ${row.said}. Frames that are read as it, from ${timecode(Math.max(0, from))} to ${timecode(Math.min(film.length, to))}. The mean is worth as much as one of ${row.worth} of equal weight.`,
     });
   }
 
@@ -212,11 +214,32 @@
     return [0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((step) => length / step <= most) ?? Math.ceil(length / most);
   }
 
+  // In charts the colour of an emotion, striped as in its legend where that is.
+  const drawing = (tag, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  };
+  const fills = drawing("svg", { id: "fills", width: 0, height: 0, "aria-hidden": "true" });
+  document.body.append(fills);
+  function fillOf(film, emotion) {
+    const style = film.styles[emotion], colour = film.colours[emotion];
+    if (!/^eu$| p/.test(style)) return colour;
+    const id = `fill-${style.replace(" ", "-")}`, upright = style.endsWith("p2");
+    if (!document.getElementById(id)) {
+      const pattern = drawing("pattern", { id, width: upright ? 5 : 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: upright ? "" : "rotate(45)" });
+      pattern.append(drawing("rect", { width: 6, height: 6, fill: colour }),
+        drawing("rect", { width: 2, height: 6, fill: upright ? "rgb(255 255 255 / .6)" : "rgb(0 0 0 / .38)" }));
+      fills.append(pattern);
+    }
+    return `url(#${id})`;
+  }
+
   const strength = (film, who) => (film.supported[who] === false ? 0.4 : 1);
 
   async function drawShares(place, film, who) {
     const rows = film.shares.filter(([one]) => one === who).map(([, emotion, share, low, high, seconds, figure]) => ({
-      emotion: film.readings[emotion], colour: film.colours[emotion], share, low, high, figure, strength: strength(film, who),
+      emotion: film.readings[emotion], colour: fillOf(film, emotion), share, low, high, figure, strength: strength(film, who),
       said: `${percent(share)}, ${range(low, high)}`, time: `${seconds} s`,
     }));
     const view = await draw(place, "shares", { shares: rows }, (spec) => { spec.height = 16 * rows.length; });
@@ -224,9 +247,9 @@
   }
 
   async function drawArc(place, film, who) {
-    const rows = film.arc.filter(([one]) => one === who).map(([, reading, time, share, low, high, shots, around]) => ({
+    const rows = film.arc.filter(([one]) => one === who).map(([, reading, time, share, low, high, shots, around, count]) => ({
       who, reading, time, share, low, high, emotion: film.readings[reading], colour: film.colours[reading], strength: strength(film, who),
-      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: `${shots} shots`, condition: film.around[around],
+      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: plural(shots, "shot"), condition: film.around[around], count,
     }));
     const view = await draw(place, "arc", { arc: rows }, (spec) => set(spec, { finish: film.length, step: stepOf(film.length, place) }));
     view.addEventListener("click", (event, item) => item?.datum?.condition && openAround(film, item.datum));
@@ -236,12 +259,12 @@
     const BAND = 30, NAME = 20, names = [], tops = {};
     let height = 0;
     for (const who of film.order) {
-      names.push({ name: film.characters[who], top: height + NAME });
+      names.push({ name: film.characters[who] + (film.supported[who] === false ? " · not supported" : ""), top: height + NAME });
       tops[who] = height + NAME;
       height += NAME + BAND + 4;
     }
     const tracks = film.tracks.map((one) => ({
-      track: one.track, start: one.start, end: one.end, colour: film.colours[one.emotion], certainty: one.certainty,
+      track: one.track, start: one.start, end: one.end, colour: fillOf(film, one.emotion), certainty: one.certainty,
       top: tops[one.who] + (BAND / one.lanes) * one.lane, bottom: tops[one.who] + (BAND / one.lanes) * (one.lane + 1),
     }));
     // A line between blocks, but not where it would be all that is seen of them.
@@ -260,6 +283,7 @@
       tooltip(null, event, item, one && {
         character: film.characters[one.who], emotion: film.readings[one.emotion], certain: percent(one.certainty),
         from: timecode(one.start), to: timecode(one.end), shot: one.shot, "on screen": `${one.seconds.toFixed(1)} s`,
+        ...(film.supported[one.who] === false && { "not supported:": "the classifier does not tell this character's emotions apart" }),
       });
     });
     place.addEventListener("mouseleave", (event) => tooltip(null, event));

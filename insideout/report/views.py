@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +18,9 @@ from insideout.report.ledger import ledger
 from insideout.report.pictures import Thumbnail, find_pictures, within
 from insideout.report.tables import FilmFacts, Run, Sighting, read_crops, read_film
 from insideout.report.tracks import Stretch, stretches
-from insideout.stats.arc import WIDTH, ArcPoint
+from insideout.stats.arc import REACH, WIDTH, ArcPoint
 from insideout.stats.confusion import Support
-from insideout.stats.screen import UNCERTAIN, screen_of
+from insideout.stats.screen import UNCERTAIN, Screen, screen_of
 from insideout.stats.shares import by_screen_time
 
 #: Stretches of one character in the table behind the timeline of a run's only film; the longest ones where there are
@@ -37,6 +37,31 @@ class Item:
     time: float
     picture: Thumbnail | None
     ranking: tuple[tuple[str, float], ...]
+
+
+class _Near:
+    """When each character is read as each emotion, so that the rows around a point of an arc can be counted."""
+
+    def __init__(self, screen: Screen, reach: float) -> None:
+        self._reach = reach
+        time = (screen.pts - screen.start) * float(screen.time_base)
+        self._times = {
+            (who, emotion): np.sort(time[(screen.character == i) & (screen.reading == j)])
+            for i, who in enumerate(screen.characters)
+            for j, emotion in enumerate(screen.readings)
+        }
+
+    def counts(self, points: Sequence[ArcPoint]) -> list[int]:
+        """How many rows of the screen are read as the emotion of each point within reach of its time."""
+        found = []
+        for point in points:
+            times = self._times[point.character, point.emotion]
+            ends = (
+                np.searchsorted(times, point.time_s - self._reach),
+                np.searchsorted(times, point.time_s + self._reach, side="right"),
+            )
+            found.append(int(ends[1] - ends[0]))
+        return found
 
 
 class FilmView:
@@ -56,6 +81,7 @@ class FilmView:
         screen = screen_of(facts.film, tables.frames, tables.characters, tables.shots, facts.time_base, known)
         self.ledger = ledger(tables, screen)
         self.length = float(sum(screen.shot_units.values()) * screen.time_base)
+        self.sigma = self.length * WIDTH
         self.sightings = tables.characters.num_rows
         self.unseen = sorted({str(name) for name in pack.get("classes") or []} - set(screen.characters))
         self.emotions = list(screen.readings if _doubtful(tables.characters, known) else screen.emotions)
@@ -75,6 +101,7 @@ class FilmView:
         self.why: str | None = None
         self.characters = by_screen_time(screen) if self.sightings else []
         self._listed = max(LISTED_LEAST, LISTED // films)
+        self._near = _Near(screen, REACH * self.sigma)
         # Names and clock without rows: what is kept of a film must not grow with its length.
         self.screen = screen.take(np.zeros(0, np.int64))
         if not self.sightings:
@@ -155,6 +182,7 @@ class FilmView:
         readings = {name: i for i, name in enumerate(screen.readings)}
         names = {name: i for i, name in enumerate(screen.characters)}
         around = {text: i for i, text in enumerate(dict.fromkeys(point.condition for point in self.analysis.arc))}
+        near = self._near.counts(self.analysis.arc)
         return {
             "film": self.facts.film,
             "length": round(self.length, 3),
@@ -162,12 +190,13 @@ class FilmView:
             "order": [names[name] for name in self.characters],
             "readings": list(screen.readings),
             "colours": [self.colours.hex(name) for name in screen.readings],
+            "styles": [self.colours.style(name) for name in screen.readings],
             "shots": [[round(start, 3), round(end, 3)] for start, end in self.shots],
             "tracks": [one.data(names, readings) for one in self.stretches],
             "frames": self.frames.data(),
             "figures": self.figures.data(),
             "shares": self.figures.shares(names, readings),
-            "width": round(2 * self.length * WIDTH, 1),
+            "width": REACH * self.sigma,
             "arc": [
                 [
                     names[point.character],
@@ -176,12 +205,22 @@ class FilmView:
                     *(None if value is None else round(value, 3) for value in (point.share, point.low, point.high)),
                     round(point.shots, 1),
                     around[point.condition],
+                    count,
                 ]
-                for point in self.analysis.arc
+                for point, count in zip(self.analysis.arc, near, strict=True)
             ],
             "around": list(around),
             "supported": [self.analysis.supports[name].supported for name in screen.characters],
         }
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Of labelled `crops` that the classifier had not seen so many `answered`, and so many of the answers `right`."""
+
+    crops: int
+    answered: int
+    right: int
 
 
 class RunView:
@@ -196,6 +235,11 @@ class RunView:
         self.calibration = words.calibration(pack)
         self.findings = findings
         self.errors = _error_table(findings)
+        self.answered = _answered(findings, None)
+        #: By character; a name without crops has none.
+        self.answers: defaultdict[str, Answered] = defaultdict(lambda: Answered(0, 0, 0))
+        if findings.errors is not None:
+            self.answers |= {name: _answered(findings, name) for name in findings.errors.characters}
         named = ("insideout", "created", "fingerprint")
         general = [(name, words.plain(manifest[name])) for name in named if name in manifest]
         self.groups = [
@@ -220,6 +264,15 @@ def _error_table(findings: Findings) -> list[tuple[str, list[int]]]:
         return []
     counts = findings.errors.by_shot().sum(0).astype(np.int64)
     return [(name, row.tolist()) for name, row in zip(findings.errors.emotions, counts, strict=True)]
+
+
+def _answered(findings: Findings, character: str | None) -> Answered:
+    """Of one character, or of all."""
+    if findings.errors is None:
+        return Answered(0, 0, 0)
+    counts = findings.errors.by_shot(character).sum(0)
+    answers = counts[:, :-1]
+    return Answered(int(counts.sum()), int(answers.sum()), int(np.trace(answers)))
 
 
 def _doubtful(characters: Any, known: Sequence[str]) -> bool:

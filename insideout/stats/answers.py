@@ -65,7 +65,7 @@ def tested(always: Always) -> str:
     """What the test of 'always' says, with what it compares; never that it may be where most of the time is not so."""
     name = "\u201calways\u201d"
     if always.supported is False:
-        return f"{name} cannot be told: the classifier does not tell this character's emotions apart"
+        return "whether that is always so cannot be told: the classifier does not tell this character's emotions apart"
     if always.p is None or always.recall is None:
         return f"{name} is not tested: {always.why}"
     whose = "" if always.by == always.character else " (of all characters)"
@@ -77,8 +77,8 @@ def tested(always: Always) -> str:
     if always.share >= _MOST:
         return f"that does not rule out {name}, {p_value(always.p)}: the classifier reads {rate} as {always.emotion}"
     return (
-        f"whether {name} cannot be told, the classifier's errors are too large: it reads {rate} as {always.emotion},"
-        f" {p_value(always.p)}"
+        f"whether that is always so cannot be told, the classifier's errors are too large: it reads {rate} as"
+        f" {always.emotion}, {p_value(always.p)}"
     )
 
 

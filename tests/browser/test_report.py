@@ -75,7 +75,7 @@ def test_a_click_on_a_cell_shows_its_frames_and_where_they_come_from(
     figure = next(f for f in data["figures"] if f[0] == "Bunny, read as Neutral")
     assert f"{len(shown)} of {figure[3]} frames are shown" in dialog.inner_text()
     assert dialog.locator("code").inner_text() == figure[4]
-    for probability in own[own.ordinal == shown[0]].probabilities.iloc[0][:1]:
+    for probability in own[own.ordinal == shown[0]].probabilities.iloc[0]:  # also those at 0
         assert probability[0] in dialog.locator(".chances").first.inner_text()
     dialog.locator("summary").click()
     stretches = dialog.locator("tbody tr")
@@ -136,6 +136,9 @@ def test_marks_of_the_charts_open_their_frames_and_the_timeline_zooms(drawn: Pag
     drawn.get_by_role("button", name="Close", exact=True).click()
     drawn.locator("[data-chart=arc] g.mark-symbol path").nth(8).click(force=True)
     expect(drawn.locator("#frames-title")).to_contain_text("around ")
+    told = re.search(r"(\d+) of (\d+) frames|All (\d+)", drawn.locator("#frames-count").inner_text())
+    assert told is not None
+    assert int(told[2] or told[3]) >= int(told[1] or told[3]) == len(_ordinals(drawn))
 
 
 def test_names_with_markup_are_shown_as_text(drawn: Page) -> None:
@@ -166,6 +169,26 @@ def test_charts_follow_light_dark_and_print_and_fit_a_telephone(drawn: Page) -> 
     drawn.emulate_media(media="screen", color_scheme="light")
     drawn.set_viewport_size({"width": 390, "height": 844})
     assert drawn.evaluate("document.documentElement.scrollWidth") <= 390
+    drawn.set_viewport_size({"width": 390, "height": 844})
+    matrix = drawn.locator(".scroll:has(> .matrix)")
+    assert matrix.evaluate("node => node.scrollWidth <= node.clientWidth")  # stacked, so that nothing is cut off
+    cells = drawn.locator(".matrix td[data-emotion]")
+    assert cells.first.evaluate("node => getComputedStyle(node, '::before').content") == '"Afraid"'
+
+
+def test_uncertain_is_striped_in_charts_as_in_their_legend(drawn: Page, data: dict[str, Any]) -> None:
+    assert data["readings"][-1] == "uncertain"
+    doubtful = sum(track[5] == len(data["readings"]) - 1 for track in data["tracks"])
+    blocks = drawn.locator("[data-chart=timeline] path[fill='url(#fill-eu)']")
+    assert blocks.count() == doubtful > 0
+    assert "gradient" in drawn.locator(".timeline figcaption .swatch.eu").evaluate(
+        "node => getComputedStyle(node).backgroundImage"
+    )
+    assert drawn.locator("#fill-eu rect").count() == 2
+    drawn.locator(".cell.eu").first.click()
+    assert drawn.locator("#frames-body .swatch.eu").count() > 0
+    legend = drawn.locator(".legend").inner_text().split()
+    assert legend == data["readings"][:-1]
 
 
 def test_without_scripts_tables_and_pictures_are_there_and_no_other_script_runs(browser: Browser, report: Path) -> None:

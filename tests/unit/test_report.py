@@ -104,6 +104,8 @@ def test_screen_time_is_what_the_tables_say(run: Path, page: Page, which: int) -
         for place, emotion in enumerate(emotions, start=1):
             seconds = want.get((text[0], emotion), 0.0)
             assert value[place] == pytest.approx(seconds, abs=1e-5)
+            if not seconds:
+                assert re.fullmatch("0 %\\s*(\\d+\u2013\\d+ %|no interval)0 s", text[place]), text[place]
             if seconds:
                 assert f"{seconds:.1f} s" in text[place]
                 assert words.percent(seconds / total).replace("\u00a0", " ") in text[place]
@@ -132,6 +134,10 @@ def test_the_ledger_adds_up_and_counts_duplicates_as_one_reason(run: Path, page:
     text = " ".join(page.text.split())
     assert f"{len(truth.ledger)} sampled = {by['labelled']} labelled + {by['dropped']} dropped" in text
     assert "does not add up" not in page.text
+    held = truth.ledger[truth.ledger.reason.fillna("").str.startswith("duplicate_of")]
+    shown, rest = (words.seconds(held[held.carried == carried].seconds.sum()) for carried in (True, False))
+    told = f"Duplicates: {words.plural(len(held), 'frame')}; {shown} of these show labels, {rest} nobody."
+    assert told.replace("\u00a0", " ") in text
 
 
 def test_time_with_and_without_labels_is_all_of_the_film(run: Path, page: Page) -> None:
@@ -388,22 +394,27 @@ def test_the_answer_is_that_of_the_analysis_and_says_what_is_not_supported(tmp_p
     if gamera["refuted"]:
         told += f" and Gamera not always {gamera['emotion']}."
     else:
-        told += f". It stays open whether Gamera is always {gamera['emotion']}."
+        low, high = usual["Gamera"]["low"], usual["Gamera"]["high"]
+        told += f". Gamera is read as {gamera['emotion']} for {100 * low:.0f}\u2013{100 * high:.0f} % of the time; more"
     assert told in text
-    assert f"\u201calways\u201d is refuted, {words.p_value(bunny['p'])}" in text
+    rate = f"{words.percent(bunny['recall'])} of labelled {bunny['emotion']} crops".replace("\u00a0", " ")
+    assert f"\u201calways\u201d is refuted, {words.p_value(bunny['p'])}: the classifier reads {rate} as" in text
+    # Who is not supported is said in words wherever its figures are, not by faint colours only.
+    for title in ("what follows what", "with whom"):
+        assert f"Frank: {title} not supported" in text
+        assert f"Bunny: {title} not supported" not in text
+    assert "Frank not supported 0:" in text.partition(" Faces ")[2]
     assert "Of Frank the model cannot tell." in text
     assert text.count("Not supported: the classifier") == 1
     grid = page.grid("How crops of scenes that the classifier had not seen were read")
     assert [row[0] for row in grid[1:]] == list(runs.EMOTIONS)
-    assert [int(cell) for cell in grid[2][1:-1]] == [
-        12,
-        12,
-        0,
-        0,
-        0,
-        0,
-    ]  # Angry: Bunny's read rightly, Frank's as Afraid
-    assert grid[2][-1] == "50 %"
+    # Angry: Bunny's read rightly, Frank's as Afraid
+    assert [int(cell) for cell in grid[2][1:-1]] == [12, 12, 0, 0, 0, 0, 24, 24]
+    assert grid[2][-1] == "12 (50 %)"
+    assert "Of 120 labelled crops of scenes that the classifier had not seen, it left 0 (0 %) unanswered" in text
+    assert "It answered 120, and 72 of these answers are right (60 %): 60 % of all crops." in text
+    own = {row[0]: row[-3:-1] for row in page.grid("Does the classifier tell a character's emotions apart?")[1:]}
+    assert own == {"Bunny": ["60", "60 (100 %)"], "Frank": ["60", "12 (20 %)"], "Gamera": ["\u2013", "\u2013"]}
     support = {row[0]: row[1] for row in page.grid("Does the classifier tell a character's emotions apart?")[1:]}
     assert support == {"Bunny": "yes", "Frank": "no", "Gamera": "not known"}
 

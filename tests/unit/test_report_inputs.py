@@ -49,6 +49,17 @@ def test_frames_are_chosen_evenly_over_shots() -> None:
     assert choice.even(np.arange(5, 9), shot, certainty) == [5, 6, 7, 8]
 
 
+def test_a_figure_found_twice_in_a_frame_is_among_the_surest_once() -> None:
+    names = ("ordinal", "shot", "track", "character", "reading", "fused")
+    rows = {"ordinal": [0, 0, 0, 4], "track": [1, 2, 3, 4], "character": [0, 0, 1, 0]}
+    cast = choice.Cast(
+        **{name: np.array(rows.get(name, [0] * 4), np.int64) for name in names},
+        certainty=np.array([0.9, 0.8, 0.7, 0.6]),
+        head=np.ones(4),
+    )
+    assert choice.extremes(cast) == ([0, 2, 3], [1])
+
+
 def test_a_sum_that_is_off_is_said(tmp_path: Path) -> None:
     runs.write_run(tmp_path, runs.FILMS[1:])
     path = tmp_path / f"frames/film={runs.FILMS[1].film}/part-0.parquet"
