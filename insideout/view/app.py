@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
 from threading import Lock
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from insideout.datasets.crop_table import NOT_A_CHARACTER
@@ -23,6 +22,7 @@ from insideout.view import payloads
 from insideout.view.annotations import Annotation, Annotations
 from insideout.view.film_file import FilmFile
 from insideout.view.guard import Guard
+from insideout.view.sending import FilmAnswer
 
 MOST_FRAMES = 4096
 """Frames of a film whose labels are asked for at once, at most."""
@@ -300,12 +300,4 @@ def _ranged(file: FilmFile, request: Request) -> Response:
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=file.media_type)
-    return StreamingResponse(_watched(file.read(start, end)), status, headers, file.media_type)
-
-
-def _watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Chunks of a film; where it cannot be read further the answer ends early, which the browser notices."""
-    try:
-        yield from chunks
-    except (StorageError, OSError):
-        return
+    return FilmAnswer(file.read(start, end), status, headers, file.media_type)

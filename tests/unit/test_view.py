@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from insideout.view.columns import pack, unpack
 from insideout.view.serve import open_viewer
 from tests.films import EXACT
 from tests.media import number_in, write_film
-from tests.viewers import EMOTIONS, TOKEN, label_film, left_of, opened
+from tests.viewers import EMOTIONS, TOKEN, label_film, left_of, opened, served
 
 
 @dataclass
@@ -80,6 +81,25 @@ def test_ranges_that_cannot_be_sent_and_such_that_mean_nothing(viewer: Viewer) -
         assert (refused.status_code, refused.headers["content-range"]) == (416, f"bytes */{size}"), asked
     for asked in ("bytes=-", "bytes=0-1,5-6", "lines=0-4", "bytes=a-b"):
         assert viewer.client.get(viewer.video, headers={"Range": asked}).status_code == 200, asked
+
+
+def test_a_film_that_shrinks_while_it_is_sent_is_one_line_of_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_film(tmp_path / "f.mp4", 8)
+    with path.open("ab") as file:  # an empty box, so that it cannot be on its way as a whole
+        file.write((40_000_000).to_bytes(4, "big") + b"free")
+        file.truncate(path.stat().st_size + 40_000_000 - 8)
+    film = label_film(tmp_path / "run", path)
+    with served(tmp_path / "run") as address, httpx.Client(follow_redirects=True) as client:
+        client.get(address)
+        with client.stream("GET", f"{address.partition('/?')[0]}/films/{film.film}/video") as answer:
+            chunks = answer.iter_raw(100_000)
+            assert next(chunks)
+            os.truncate(path, 1_000_000)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(chunks)
+    assert capfd.readouterr().err == f"ERROR:    {path}: ends at byte 1,000,000; was it changed meanwhile?\n"
 
 
 def test_a_part_is_sent_only_of_the_file_it_was_asked_of(viewer: Viewer) -> None:
