@@ -15,7 +15,7 @@ from insideout.report.tables import Run
 from insideout.report.words import percent
 from insideout.stats.always import Always, usual_emotion
 from insideout.stats.analysis import Analysis, analyse
-from insideout.stats.answers import interval, tested
+from insideout.stats.answers import interval, said_of
 from insideout.stats.arc import ArcPoint
 from insideout.stats.association import Association, Residual
 from insideout.stats.confusion import ErrorCounts, Support, read_errors
@@ -54,7 +54,7 @@ class Verdict:
     @property
     def tested(self) -> str:
         """What the test of 'always' says."""
-        return tested(self.always)
+        return said_of(self.always)
 
     @property
     def held(self) -> str:
@@ -207,7 +207,7 @@ def headline(found: list[Verdict]) -> str:
                 [f"{first.character} is read as {first.usual.emotion} for {first.held} of the time"]
                 + [f"{one.character} as {one.usual.emotion} for {one.held}" for one in others]
             )
-            + "; more the classifier\u2019s errors do not let us say."
+            + "; the classifier\u2019s errors are too large to say more."
         )
     if groups["untested"]:
         first, *others = groups["untested"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from insideout.report.tables import FilmTables
+from insideout.report.words import plural
 from insideout.stats.screen import Screen, sources, standing
 
 STATUSES = ("labelled", "dropped", "failed")
@@ -132,7 +133,8 @@ def _rank(status: str) -> int:
 def _problems(ordinals: list[int], totals: dict[str, int], told: int, rows: int) -> Iterator[str]:
     sampled = len(ordinals)
     if sum(totals.values()) != sampled:
-        yield f"{sampled - sum(totals.values())} sampled frames are neither labelled, dropped nor failed"
+        lost = sampled - sum(totals.values())
+        yield f"{plural(lost, 'sampled frame')} {'is' if lost == 1 else 'are'} neither labelled, dropped nor failed"
     if len(set(ordinals)) != sampled:
         yield f"{sampled - len(set(ordinals))} rows of the ledger repeat a frame"
     if told != rows:

@@ -165,7 +165,7 @@
     open({
       film, frames: evenly(own, SHOWN), rows: row.count, tracks, emotion: row.reading, condition: row.condition,
       title: `${film.characters[row.who]}, ${row.emotion} around ${row.at}`,
-      said: `Mean probability of ${row.emotion}: ${row.said}. Frames that are read as it, from ${timecode(Math.max(0, from))} to ${timecode(Math.min(film.length, to))}. The mean is worth as much as one of ${row.worth} of equal weight.`,
+      said: `Mean probability of ${row.emotion}: ${row.said}. Frames that are read as it, from ${timecode(Math.max(0, from))} to ${timecode(Math.min(film.length, to))}. The mean is worth as much as one of ${row.worth}.`,
     });
   }
 
@@ -249,7 +249,7 @@
   async function drawArc(place, film, who) {
     const rows = film.arc.filter(([one]) => one === who).map(([, reading, time, share, low, high, shots, around, count]) => ({
       who, reading, time, share, low, high, emotion: film.readings[reading], colour: film.colours[reading], strength: strength(film, who),
-      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: plural(shots, "shot"), condition: film.around[around], count,
+      said: share === null ? "" : `${percent(share)}, ${range(low, high)}`, at: timecode(time), worth: `${plural(shots, "shot")} of equal weight`, condition: film.around[around], count,
     }));
     const view = await draw(place, "arc", { arc: rows }, (spec) => set(spec, { finish: film.length, step: stepOf(film.length, place) }));
     view.addEventListener("click", (event, item) => item?.datum?.condition && openAround(film, item.datum));

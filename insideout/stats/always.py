@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from insideout.report.words import plural
 from insideout.stats.clusters import LEAST, RESAMPLES, Floats, draws, generator, jackknife, sums
 from insideout.stats.confusion import ErrorCounts, Support
 from insideout.stats.screen import UNCERTAIN, Screen
@@ -85,9 +86,9 @@ def always(
     if errors is None:
         why = support.why
     elif len(crops) < LEAST:
-        why = f"too few labelled crops show {emotion}: {int(crops.sum())} of {len(crops)} shots"
+        why = f"too few labelled crops show {emotion}: {int(crops.sum())} of {plural(len(crops), 'shot')}"
     elif len(bottom) < LEAST:
-        why = f"on screen in {len(bottom)} shots or scenes only"
+        why = f"on screen in {plural(len(bottom), 'scene' if own.has_scenes else 'shot')} only"
     if not why:
         recall = float(hits.sum() / crops.sum())
         p = _p_of_gap(hits, crops, top, bottom, generator(seed, "always", screen.film, character, emotion), resamples)

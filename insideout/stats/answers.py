@@ -61,7 +61,7 @@ def overall(associations: list[Association], residuals: list[Residual]) -> list[
     return lines
 
 
-def tested(always: Always) -> str:
+def said_of(always: Always) -> str:
     """What the test of 'always' says, with what it compares; never that it may be where most of the time is not so."""
     name = "\u201calways\u201d"
     if always.supported is False:
@@ -98,7 +98,7 @@ def _main(shares: list[Share], always: Always) -> str:
         said += f" ({interval(row.powered_low, row.powered_high)} corrected by labels)"
     elif row.corrected is not None:
         said += f" ({interval(row.corrected_low, row.corrected_high)} corrected for the classifier's errors)"
-    said += f"; {tested(always)}"
+    said += f"; {said_of(always)}"
     if always.start_s is not None and always.end_s is not None:
         stretch = f"{timecode(always.start_s)}\u2013{timecode(always.end_s)}"
         said += f"; the longest stretch without it is {stretch}"

@@ -17,6 +17,7 @@ from insideout import schema
 from insideout.errors import DataError
 from insideout.evaluation.intervals import TAIL
 from insideout.evaluation.metrics import confusion_metrics
+from insideout.report.words import plural
 from insideout.stats.clusters import LEAST, RESAMPLES, Floats, Ints, draws, generator
 
 if TYPE_CHECKING:
@@ -154,7 +155,12 @@ def support(errors: ErrorCounts | None, character: str, seed: int = 0, resamples
     counts = counts[counts.sum((1, 2)) > 0]
     crops, shots = int(counts.sum()), len(counts)
     if shots < LEAST:
-        return _unknown(character, crops, shots, f"{crops} labelled crops of {shots} shots are too few to say")
+        return _unknown(
+            character,
+            crops,
+            shots,
+            f"{plural(crops, 'labelled crop')} of {plural(shots, 'shot')}: too few to say",
+        )
     total = counts.sum(0)
     metrics = {name: float(value) for name, value in confusion_metrics(total).items()}
     usual = float(total.sum(1).max() / total.sum())

@@ -104,7 +104,7 @@ def prediction_powered(
     clusters = len(np.unique(cluster))
     with_label = len(np.unique(cluster[labelled]))
     if with_label < LEAST:
-        return Corrected(None, (), f"labels in {with_label} shots or scenes are too few for a correction")
+        return Corrected(None, (), f"labels in {with_label} of the shots or scenes are too few for a correction")
     whole, known = sums(cluster, seconds), sums(cluster, seconds * labelled)
     counts = draws(clusters, rng, resamples)
     shares, intervals = [], []

@@ -395,7 +395,7 @@ def test_the_answer_is_that_of_the_analysis_and_says_what_is_not_supported(tmp_p
         told += f" and Gamera not always {gamera['emotion']}."
     else:
         low, high = usual["Gamera"]["low"], usual["Gamera"]["high"]
-        told += f". Gamera is read as {gamera['emotion']} for {100 * low:.0f}\u2013{100 * high:.0f} % of the time; more"
+        told += f". Gamera is read as {gamera['emotion']} for {100 * low:.0f}\u2013{100 * high:.0f} % of the time; the"
     assert told in text
     rate = f"{words.percent(bunny['recall'])} of labelled {bunny['emotion']} crops".replace("\u00a0", " ")
     assert f"\u201calways\u201d is refuted, {words.p_value(bunny['p'])}: the classifier reads {rate} as" in text

@@ -69,7 +69,7 @@ def test_a_sum_that_is_off_is_said(tmp_path: Path) -> None:
     rows = rows.set_column(rows.schema.get_field_index("status"), rows.schema.field("status"), [status])
     pq.write_table(rows, path)
     _, page = report_of(tmp_path)
-    assert "1 sampled frames are neither labelled, dropped nor failed" in page.text
+    assert "1 sampled frame is neither labelled, dropped nor failed" in page.text
     assert "the manifest counts" in page.text
 
 

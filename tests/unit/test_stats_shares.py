@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from insideout.stats.always import always
-from insideout.stats.answers import tested
+from insideout.stats.answers import said_of
 from insideout.stats.clusters import LEAST, draws, generator, jackknife, share_interval, sums
 from insideout.stats.confusion import Support, error_rates, support
 from insideout.stats.correction import adjusted_count, adjusted_shares, prediction_powered
@@ -204,13 +204,13 @@ def test_always_is_never_said_to_be_possible_of_what_is_seldom_read() -> None:
     errors = simulated_errors(Population(SHARES, rates=RATES), 40, 8, rng)
     film, _ = simulated_film(Population((1.0, 0.0, 0.0), rates=RATES), 30, rng)
     test = replace(always(film, "Joy", "emotion0", SURE, errors, 0, 200), p=0.4, refuted=False, recall=0.58)
-    often, seldom = tested(replace(test, share=0.61)), tested(replace(test, share=0.31))
+    often, seldom = said_of(replace(test, share=0.61)), said_of(replace(test, share=0.31))
     assert often.startswith("that does not rule out \u201calways\u201d, p = .4")
     assert "errors are too large: it reads 58\u00a0% of labelled emotion0 crops as emotion0" in seldom
     assert "rule out" not in seldom
-    refuted = tested(replace(test, p=0.01, refuted=True))
+    refuted = said_of(replace(test, p=0.01, refuted=True))
     assert refuted.startswith("\u201calways\u201d is refuted, p = .01: the classifier reads 58")
-    assert "cannot be told" in tested(replace(test, supported=False))
+    assert "cannot be told" in said_of(replace(test, supported=False))
 
 
 def test_a_figure_has_random_numbers_of_its_own() -> None:
