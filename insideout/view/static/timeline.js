@@ -112,7 +112,7 @@ export class Timeline {
   // Lanes by time on screen, as the report has them; what nobody is called any more goes.
   #order() {
     const { table, facts, corrections, filter } = this.film;
-    const seen = [], count = new Map(), stands = new Map();
+    const seen = [], count = new Map(), counted = new Map(), stands = new Map();
     for (let i = 0; i < table.begin.length; i++) {
       const ordinal = table.labelled[i];
       stands.set(ordinal, (stands.get(ordinal) ?? 0) + table.end[i] - table.begin[i]);
@@ -124,7 +124,11 @@ export class Timeline {
       found.certainty = table.seen_certainty[i];
       found.match = filter.fits(found, found.certainty);
       seen.push(found);
-      if (!found.nobody) count.set(found.character, (count.get(found.character) ?? 0) + (stands.get(table.seen_ordinal[i]) ?? 0));
+      // Two of one name in a frame are on screen for its time once.
+      const name = found.character, ordinal = table.seen_ordinal[i];
+      if (found.nobody || counted.get(name) === ordinal) continue;
+      counted.set(name, ordinal);
+      count.set(name, (count.get(name) ?? 0) + (stands.get(ordinal) ?? 0));
     }
     this.seen = seen;
     this.names = [...count.keys()].sort((a, b) => count.get(b) - count.get(a) || (a < b ? -1 : 1));
