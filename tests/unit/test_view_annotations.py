@@ -85,7 +85,7 @@ def test_evaluation_scores_a_pack_on_them(
 def test_analysis_takes_them_for_the_truth(annotated: tuple[Path, Path, list[list[dict[str, Any]]]]) -> None:
     run, labels, (first, second, _) = annotated
     notes = analyse_run(run, labels=labels, resamples=100).notes
-    assert any(f"{len(first) + len(second)} rows have labels" in note for note in notes)
+    assert any(f"{len(first) + len(second)} with an emotion of a row of the run" in note for note in notes)
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
