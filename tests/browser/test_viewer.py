@@ -262,6 +262,23 @@ def test_a_film_opens_at_its_first_label_and_plays_again_from_its_end(
     page.keyboard.press("Space")
 
 
+def test_single_pictures_are_paused_by_a_key_and_begin_again_at_their_end(
+    page: Page, view: Callable[..., str], tmp_path: Path
+) -> None:
+    film = label_film(tmp_path / "run", EXACT["mpeg2-ts"](tmp_path))
+    view(tmp_path / "run")
+    page.wait_for_selector("#stage[data-mode=stills]")
+    page.focus("#stage")
+    page.keyboard.press("End")
+    _wait(page, film.frames - 1)
+    page.keyboard.press("Space")
+    expect(page.locator("#stage")).to_have_attribute("data-ordinal", re.compile(r"^[1-4]?\d$"))
+    page.keyboard.press("2")
+    expect(page.locator("#stage")).to_have_attribute("data-playing", "no")
+    page.wait_for_timeout(500)
+    expect(page.locator("#saved")).to_contain_text("nothing is saved yet")
+
+
 def test_a_correction_goes_to_the_figure_that_was_chosen(page: Page, view: Callable[..., str], tmp_path: Path) -> None:
     film = label_film(tmp_path / "run", EXACT["b-frames"](tmp_path))
     kept = tmp_path / "a.csv"

@@ -37,9 +37,9 @@ function notice(text, alarm = false) {
 
 // What became of what was pressed: it stays until another frame is shown.
 let toldAt = null;
-function tell(text) {
+function tell(text, at = picture?.playing ? null : frame?.ordinal ?? null) {
   by("saved").textContent = text;
-  toldAt = picture?.playing ? null : frame?.ordinal ?? null;
+  toldAt = at; // null: wherever the film comes to rest
 }
 
 // Marks in the browser's own timeline, for whoever measures.
@@ -236,7 +236,7 @@ async function say(what, chosen = null) {
   if (picture.playing) {
     // Who is selected changes while the film plays: first it stands still, then it is said.
     picture.pause();
-    return tell("Paused, nothing is saved yet: press again to correct who is selected now.");
+    return tell("Paused, nothing is saved yet: press again to correct who is selected now.", null);
   }
   const figure = chosen ?? figures()?.find((one) => one.selected);
   if (!figure) return tell("Nobody is in this frame to be corrected.");
