@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from insideout.errors import UsageError
+from insideout.objects import said
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -175,7 +176,7 @@ def published_weights(name: str, choice: str, out: Path) -> Path:
             state = weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise UsageError(
-                f"{weights.url}: cannot be fetched ({error}); give --pretrained a local file, or train without"
+                f"{weights.url}: cannot be fetched ({said(error)}); give --pretrained a local file, or train without"
             ) from error
         out.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".part"))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from insideout.backbones import build, fold_batch_norm
 from insideout.errors import PackError, UsageError
+from insideout.objects import said
 from insideout.precision import use_bf16
 from insideout.views import see
 
@@ -99,7 +100,7 @@ def load_network(spec: EmotionSpec) -> nn.Module:
     try:
         state: dict[str, Tensor] = load_file(spec.weights)
     except (OSError, SafetensorError) as error:
-        raise PackError(f"{spec.weights}: not readable as safetensors ({error}); build the pack again") from error
+        raise PackError(f"{spec.weights}: not readable as safetensors ({said(error)}); build the pack again") from error
     with torch.device("meta"):
         network = build(spec.architecture, len(spec.classes) * len(spec.views))
     check_shapes(network.state_dict(), state, spec.weights)

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from insideout.emotion import check_shapes, load_network
 from insideout.errors import PackError
+from insideout.objects import said
 from insideout.packs import (
     CARD,
     ERRORS,
@@ -215,7 +216,9 @@ def read_emotion_meta(checkpoint: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise PackError(f"{file}: not readable ({error}); give the folder that 'train emotion' printed") from error
+        raise PackError(
+            f"{file}: not readable ({said(error)}); give the folder that 'train emotion' printed"
+        ) from error
     missing = [k for k in ("architecture", "classes", "size", "mean", "std", "temperature", "valid") if k not in meta]
     if missing:
         raise PackError(f"{file}: has no {', '.join(missing)}; train again with this version")
@@ -291,7 +294,7 @@ def _read_emotion_state(checkpoint: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise PackError(f"{file}: not readable ({error}); train again") from error
+        raise PackError(f"{file}: not readable ({said(error)}); train again") from error
 
 
 def _write_weights(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:

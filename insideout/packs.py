@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from insideout.backbones import Backbone
 from insideout.errors import PackError
 from insideout.messages import LONGEST_NAME, fault_of_name
+from insideout.objects import said
 from insideout.views import View
 
 VERSION = 1
@@ -208,7 +209,7 @@ def load_pack(path: str | Path, *, verify: bool = True) -> Pack:
     except FileNotFoundError as error:
         raise PackError(f"{file}: missing; {folder} is not a model pack") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise PackError(f"{file}: not readable as JSON ({error}); get the pack again") from error
+        raise PackError(f"{file}: not readable as JSON ({said(error)}); get the pack again") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if isinstance(schema, int) and schema > VERSION:
         raise PackError(f"{file}: schema {schema} is newer than {VERSION}; update insideout")

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from insideout import schema
 from insideout.datasets.labelled import SPLITS, LabelledCrop
 from insideout.errors import DataError
+from insideout.objects import said
 from insideout.store import Store
 
 _log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _read_table(labels: Path) -> tuple[list[str], list[dict[str, str]]]:
     except FileNotFoundError as error:
         raise DataError(f"{labels}: no such file; give a CSV or Parquet file of labels") from error
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"{labels}: not readable as {labels.suffix or 'CSV'} ({error}); save it again") from error
+        raise DataError(f"{labels}: not readable as {labels.suffix or 'CSV'} ({said(error)}); save it again") from error
 
 
 def _label(labels: Path, row: str, record: Mapping[str, str]) -> _Label:
@@ -245,7 +246,7 @@ def _rows(store: Store, key: str, columns: list[str], ordinals: list[int] | None
     try:
         table = pq.read_table(where, columns=columns, filters=filters, filesystem=store.fs, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{where}: cannot be read as Parquet ({error}); label again into a new folder") from error
+        raise DataError(f"{where}: cannot be read as Parquet ({said(error)}); label again into a new folder") from error
     schema.read_stamp(table.schema.metadata, where)
     schema.check_plain(table.schema, where)
     rows: list[dict[str, Any]] = table.to_pylist()

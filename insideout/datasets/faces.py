@@ -28,6 +28,7 @@ import numpy.typing as npt
 from insideout.datasets.labelled import TABLE
 from insideout.datasets.svg import check_drawing
 from insideout.errors import DataError, UsageError
+from insideout.objects import said
 
 Picture = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -233,7 +234,7 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
                     assert content is not None  # it is a regular file
                     yield path.as_posix(), content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive}: not a readable tar archive ({error}); copy it again") from error
+        raise DataError(f"{archive}: not a readable tar archive ({said(error)}); copy it again") from error
 
 
 def _chosen(faces: Path, names: Mapping[str, str]) -> tuple[list[Face], Counter[str], int]:

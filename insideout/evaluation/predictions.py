@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from insideout.crops import resize, square
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
+from insideout.objects import said
 from insideout.schema import check_plain
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Predictions:
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path}: not readable as a table of predictions ({error})") from error
+            raise DataError(f"{path}: not readable as a table of predictions ({said(error)})") from error
         check_plain(table.schema, str(path))
         classes = tuple(name[6:] for name in table.column_names if name.startswith("logit_"))
         rows = table.select([*_ORIGIN, "ordinal"]).to_pylist()
