@@ -118,6 +118,9 @@ def test_a_clock_that_jumps_changes_nothing(usual: Path, excerpt: Path, pack: Pa
     ended = threading.Event()
 
     def jump() -> None:
+        # A Ray that is being started does not bear it: then the command fails, and says so.
+        while not (out / "plan.json").exists() and not ended.wait(0.1):
+            pass
         for jumps in itertools.cycle(["+2h", "-1d", "+30d"]):
             if ended.wait(4):
                 return
