@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -67,15 +66,6 @@ def name_our_ray() -> None:
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
-def _passing(error: Exception) -> bool:
-    """Whether a local Ray may start the next time.
-
-    A machine that is busy otherwise may not start one in the 30 seconds that Ray gives itself; a clock
-    that is set back meanwhile makes it wait for a negative time.
-    """
-    return "timed out" in str(error) or getattr(error, "errno", None) == errno.EINVAL
-
-
 def _told(target: str, error: Exception) -> str:
     if target != "local":
         return f"no Ray cluster at {target}: {error}; start one, or leave out --address"
@@ -110,7 +100,8 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
                 break
             except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
                 ray.shutdown()
-                if target != "local" or attempt == _ATTEMPTS or not _passing(error):
+                # A machine that is busy otherwise may not start a Ray in the 30 seconds that Ray gives itself.
+                if target != "local" or attempt == _ATTEMPTS or "timed out" not in str(error):
                     raise UsageError(_told(target, error)) from error
     # A process that dies is told of by what becomes of its frames, not by Ray's traceback of it.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

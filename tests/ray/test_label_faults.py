@@ -11,11 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.clocks import WallClock
 from tests.labelling import TABLES, busy, insideout, label, table
 
 pytestmark = pytest.mark.ray
-
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 @pytest.mark.chaos
@@ -110,26 +109,19 @@ def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack:
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's package faketime")
 def test_a_clock_that_jumps_changes_nothing(usual: Path, excerpt: Path, pack: Path, tmp_path: Path) -> None:
-    out, clock = tmp_path / "out", tmp_path / "clock"
-    clock.write_text("+0")
-    jumping = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
-    ended = threading.Event()
+    out, clock, ended = tmp_path / "out", WallClock(tmp_path), threading.Event()
 
     def jump() -> None:
-        # A Ray that is being started does not bear it: then the command fails, and says so.
-        while not (out / "plan.json").exists() and not ended.wait(0.1):
-            pass
-        for jumps in itertools.cycle(["+2h", "-1d", "+30d"]):
+        for hours in itertools.cycle([2, -24, 30 * 24]):
+            clock.set(3600 * hours)
             if ended.wait(4):
                 return
-            clock.write_text(jumps)
 
     jumper = threading.Thread(target=jump)
     jumper.start()
     try:
-        done = label(excerpt, pack, out, **jumping, FAKETIME_DONT_FAKE_MONOTONIC="1")
+        done = label(excerpt, pack, out, **clock.environment)
     finally:
         ended.set()
         jumper.join()
