@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from insideout import schema
 from insideout.errors import OutputError
+from insideout.objects import said, storage_errors
 from insideout.packs import ERRORS
 from insideout.stats.screen import UNCERTAIN
 from insideout.store import Store
@@ -164,14 +166,15 @@ def read_film(run: Run, facts: FilmFacts) -> FilmTables:
 
 
 def read_crops(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, bytes]:
-    """Read the stored crops of the wanted sightings only, one file at a time; those without one are left out."""
+    """Read the stored crops of the wanted sightings only, one file at a time; those without one are left out.
+
+    Raises OutputError for a file that cannot be read.
+    """
     keys = set(wanted)
     ordinals = pa.array(sorted({ordinal for ordinal, _ in keys}), pa.int32())
     found: dict[Key, bytes] = {}
     for part in _parts(run.store, "characters", film):
-        with run.store.fs.open(run.store.path(part), "rb") as file:
-            parquet = pq.ParquetFile(file)
-            schema.check_plain(parquet.schema_arrow, run.store.path(part))
+        with _opened(run.store, part) as parquet:
             for batch in parquet.iter_batches(512, columns=["ordinal", "track", "crop"]):
                 chosen = batch.filter(pc.is_in(batch.column("ordinal"), value_set=ordinals))
                 for row in chosen.to_pylist():
@@ -182,15 +185,24 @@ def read_crops(run: Run, film: str, wanted: Collection[Key]) -> dict[Key, bytes]
 
 
 def _read(store: Store, key: str, columns: list[str] | None) -> tuple[pa.Table, str]:
+    with _opened(store, key) as parquet:
+        fingerprint = schema.read_stamp(parquet.schema_arrow.metadata, store.path(key))
+        return parquet.read(columns=columns), fingerprint
+
+
+@contextmanager
+def _opened(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """A file of the run, of plain columns; whatever cannot be read of it inside is an OutputError."""
     where = store.path(key)
     try:
         with store.fs.open(where, "rb") as file:
             parquet = pq.ParquetFile(file)
-            fingerprint = schema.read_stamp(parquet.schema_arrow.metadata, where)
             schema.check_plain(parquet.schema_arrow, where)
-            return parquet.read(columns=columns), fingerprint
-    except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{where}: cannot be read as Parquet ({error}); label again into a new folder") from error
+            yield parquet
+    except storage_errors(pa.ArrowException) as error:
+        raise OutputError(
+            f"{where}: cannot be read as Parquet ({said(error)}); label again into a new folder"
+        ) from error
 
 
 def _parts(store: Store, kind: str, film: str) -> list[str]:

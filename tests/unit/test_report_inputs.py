@@ -170,6 +170,21 @@ def test_rows_of_two_runs_are_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize("column", ["frames/ordinal", "characters/emotion", "characters/crop"])
+def test_a_file_that_is_damaged_is_named(tmp_path: Path, column: str) -> None:
+    runs.write_run(tmp_path, runs.FILMS[1:])
+    kind, name = column.split("/")
+    path = tmp_path / f"{kind}/film={runs.FILMS[1].film}/part-0.parquet"
+    group = pq.read_metadata(path).row_group(0)
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == name)
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(data)
+    with pytest.raises(OutputError, match=rf"{kind}/film=.*part-0\.parquet: cannot be read as Parquet .*label again"):
+        write_report(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film whose frame n is a plain grey of 40 + n, but for a bright square where heads will be."""
