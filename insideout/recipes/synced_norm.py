@@ -6,10 +6,27 @@ curve than one with the same batch on one worker.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """The sum of a tensor over all workers, whose loss is the sum of theirs."""
+
+    @staticmethod
+    def forward(_ctx: Any, mine: Tensor) -> Tensor:
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -22,9 +39,9 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         x = input.float()
         count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
         sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])
-        total = all_reduce(sums)  # type: ignore[no-untyped-call]
+        total: Tensor = _SumOverWorkers.apply(sums)
         channels = x.shape[1]
-        number = total[-1]
+        number = total[-1].detach()
         mean = total[:channels] / number
         # By squares, in float32: activations are near zero mean, so little is cancelled.
         variance = (total[channels:-1] / number - mean.square()).clamp_min(0)
@@ -44,12 +61,31 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * number / max(1.0, number - 1), share)
 
 
+class SyncedBatchNormAct2d(SyncedBatchNorm2d):
+    """The same for timm's batch norm, which holds what comes after it: `drop` and the activation `act`."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [n, c, h, w], then drop and activate."""
+        found: Tensor = self.act(self.drop(super().forward(input)))
+        return found
+
+
 def sync_batch_norm(network: nn.Module, device: str) -> nn.Module:
-    """Make every plain batch norm of a network a synchronised one, in place on CPUs; torch's own on GPUs."""
+    """Make every batch norm of a network a synchronised one: ours on CPUs, in place; on GPUs torch's, by timm.
+
+    torch's own conversion would take timm's norms for plain ones and lose their activations.
+    """
+    # Here, since one worker needs no timm.
+    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+
     if device.startswith("cuda"):
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        synced: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return synced
+    ours = {nn.BatchNorm2d: SyncedBatchNorm2d, BatchNormAct2d: SyncedBatchNormAct2d}
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncedBatchNorm2d
+        if type(module) in ours:
+            module.__class__ = ours[type(module)]
     return network
