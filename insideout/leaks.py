@@ -115,6 +115,17 @@ class Audit:
             found.append(f"{_number(n, 'pair')} of near-duplicates from frames close by or of unknown place")
         return tuple(found)
 
+    @property
+    def warning(self) -> str | None:
+        """That crops have no shot, where that is so: then copies among them are found by their looks alone."""
+        if not any(self.without_shot):
+            return None
+        total = sum(n for counts in self.classes.values() for n in counts)
+        return (
+            f"WARNING: {sum(self.without_shot)} of {total} crops have no shot, so frames of one shot cannot"
+            " be kept together; name the shot in the file name or in crops.csv"
+        )
+
     def lines(self) -> list[str]:
         """The audit as a plain table to print."""
         first, second = self.sides
@@ -138,11 +149,8 @@ class Audit:
                 f" {self.nearest.median} in the median; within {CLOSE_ORDINALS} for {self.nearest.share_close:.1%}"
             )
         said += self._duplicate_lines()
-        if any(self.without_shot):
-            said.append(
-                f"WARNING: {sum(self.without_shot)} of {sum(totals)} crops have no shot, so frames of one shot cannot"
-                " be kept together; name the shot in the file name or in crops.csv"
-            )
+        if self.warning:
+            said.append(self.warning)
         said.append(f"LEAKS: {'; '.join(self.leaks)}" if self.leaks else "leaks: none found")
         return said
 
@@ -207,6 +215,11 @@ def audit(
         duplicates=found,
         worst=_worst(condemned),
     )
+
+
+def audit_training(train: Sequence[LabelledCrop], valid: Sequence[LabelledCrop]) -> Audit:
+    """The audit before a training: pictures are compared only where a crop has no shot that would tell."""
+    return audit(train, valid, hashes=any(not crop.shot for part in (train, valid) for crop in part))
 
 
 def refuse_leaks(audits: Mapping[str, Audit], what: str) -> None:

@@ -80,10 +80,11 @@ def train_emotion(
         Stage, typer.Option(help="`faces` trains on the bundled vector faces, for a later --pretrained OUT/best.")
     ] = Stage.film,
     pretrained: Annotated[
-        str | None, typer.Option(help="A local state dict, a checkpoint folder, or `imagenet` (its publisher's own).")
+        str | None,
+        typer.Option(help="A state dict, a checkpoint folder, or the publisher's `imagenet` or `imagenet-v1`."),
     ] = None,
     calibrate: Annotated[
-        int, typer.Option(metavar="K", help="Train K more networks, on folds by scene, to fit the temperature.")
+        int, typer.Option(min=0, metavar="K", help="Train K more networks, on folds by scene, to fit the temperature.")
     ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers; they share each batch.")] = 1,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs in all: one worker on each.")] = 0,
@@ -101,9 +102,12 @@ def train_emotion(
         raise UsageError("--calibrate 1: one fold leaves nothing to train on; give 2 or more")
     if not data and stage is Stage.film:
         raise UsageError("give --data, a folder with train/ and valid/, or --stage faces for the bundled faces")
+    if data and stage is Stage.faces:
+        raise UsageError("--stage faces takes the bundled faces; leave out --data, or leave out --stage to train on it")
     if not data:
         data = [_render_faces(out)]
     from pipelines.cluster import connected
+    from pipelines.pretrained import everywhere
     from pipelines.train_emotion import run
 
     with connected(address, training=True):
@@ -114,7 +118,7 @@ def train_emotion(
             workers=workers,
             gpus=gpus,
             cpus=cpus,
-            pretrained=pretrained,
+            pretrained=everywhere(pretrained),
             labels=labels.resolve() if labels else None,
             calibrate=calibrate,
             allow_leaks=allow_leaks,

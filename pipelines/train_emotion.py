@@ -9,6 +9,7 @@ python -m pipelines.train_emotion --data EXPORT --recipe configs/emotion-student
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -26,14 +27,16 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from insideout.backbones import PUBLISHED, published_weights
-from insideout.errors import OutputError, TrainingError, UsageError
-from insideout.leaks import audit, refuse_leaks
+from insideout.backbones import PUBLISHED
+from insideout.errors import InsideoutError, OutputError, TrainingError
+from insideout.leaks import audit_training, refuse_leaks
 from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
-from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
+from pipelines.pretrained import fetched, published
+from pipelines.workers import share
 
 #: What of a checkpoint is the result; the rest serves to go on from it.
 RESULT = ("model.safetensors", "meta.json", "valid.parquet")
@@ -77,8 +80,8 @@ def run(
 
     It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts), and
     valid.parquet (predictions for valid). `workers` train together, each on `cpus` (default: an
-    equal share of the cluster) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a local
-    file, a checkpoint folder, or `imagenet`, the publisher's weights. With `calibrate` = K, K more
+    share that all of them can have) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a
+    file or a checkpoint folder, local or a URL, or `imagenet`, the publisher's weights. With `calibrate` = K, K more
     networks are trained on train less a K-th of its scenes; the temperature that fits their
     predictions of the scenes they have not seen is stored with the result. `out` is a local folder
     or an fsspec URL (s3://bucket/prefix). Running again with the same `out` goes on after the last
@@ -88,7 +91,7 @@ def run(
     """
     out, store = str(out), Store(out)
     workers = max(workers, gpus)
-    threads = _share(workers, gpus, cpus)
+    threads = share(workers, 1 if gpus else 0, cpus)
     sources = [data] if isinstance(data, str | Path) else list(data)
     job = Job(tuple(map(str, sources)), str(labels) if labels else None, recipe.model_dump(), threads, None)
     crops = job.read()
@@ -98,16 +101,24 @@ def run(
     for bad in unreadable:
         print(f"not readable, left out: {bad}", flush=True)
     crops = crops.without(unreadable)
-    found = audit(crops.train.crops, crops.valid.crops, hashes=False)
+    found = audit_training(crops.train.crops, crops.valid.crops)
+    if found.warning:
+        print(found.warning, flush=True)
     if not allow_leaks:
         refuse_leaks({"train and valid": found}, ", ".join(map(str, sources)))
     for leak in found.leaks:
         print(f"leak, allowed: {leak}", flush=True)
-    _claim(store, recipe, crops.digest(), str(pretrained) if pretrained else "none")
-    if str(pretrained) in PUBLISHED:
-        # Never a name in the common folder of temporary files, where anyone can have put other weights.
-        local = Path(out) if store.local else Path(torch.hub.get_dir()) / "insideout"
-        pretrained = published_weights(recipe.backbone, str(pretrained), local)
+    parts = [crops.inner_fold(k, calibrate) for k in range(calibrate)]
+    for part in (crops, *parts):
+        check_start(recipe, part, world=workers)
+    start = str(pretrained or "none")
+    if start in PUBLISHED:
+        pretrained = published(recipe.backbone, start, store)
+    with fetched(str(pretrained) if pretrained else None) as weights:
+        if weights:
+            check_start(recipe, crops, world=workers, pretrained=weights)
+            start = start if start in PUBLISHED else _digest(weights)
+    _claim(store, recipe, crops.digest(), start)
     job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
     _publish(fit(job, store, name, workers, gpus, recipe.keep), store)
     if calibrate:
@@ -119,17 +130,10 @@ def run(
     return f"{out.rstrip('/')}/best"
 
 
-def _share(workers: int, gpus: int, cpus: int | None) -> int:
-    """CPUs of each worker. Raises UsageError rather than wait for what the cluster does not have."""
-    has = ray.cluster_resources()
-    threads = cpus or max(1, int(has.get("CPU", 1)) // workers)
-    for kind, needed in (("CPU", threads * workers), ("GPU", workers if gpus else 0)):
-        if needed > has.get(kind, 0):
-            raise UsageError(
-                f"{workers} workers need {needed} {kind}s, the cluster has {has.get(kind, 0):g};"
-                " ask for fewer --workers or --gpus"
-            )
-    return threads
+def _digest(weights: Path) -> str:
+    """The sha256 of weights, by which a folder knows what it started from."""
+    with (weights / "model.safetensors" if weights.is_dir() else weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fit(
@@ -143,7 +147,8 @@ def fit(
 ) -> Checkpoint:
     """Train by Ray Train in the folder `name` of a store, or go on there, and return the checkpoint to keep.
 
-    `keep` is that of the recipe. Raises TrainingError when no checkpoint comes out.
+    `keep` is that of the recipe. Raises TrainingError when no checkpoint comes out, or the error of a
+    worker that would come again.
     """
     trainer = TorchTrainer(
         train_worker,
@@ -157,7 +162,7 @@ def fit(
             name=name,
             storage_path=store.path("").rstrip("/"),
             storage_filesystem=store.arrow(),
-            callbacks=list(callbacks),
+            callbacks=[EndAtOwnErrors(), *callbacks],
             # A worker that dies (a spot machine is taken back) is replaced and goes on after its last epoch.
             failure_config=FailureConfig(max_failures=3),
             checkpoint_config=CheckpointConfig(
@@ -169,15 +174,33 @@ def fit(
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(
-            f"{where}: {_first_line(error)}; the checkpoints up to the last finished epoch are kept there, and the same"
-            " command goes on from them"
-        ) from error
+        own = getattr(error, "controller_failure", None)
+        kept = max((key.rpartition("/")[0] for key in store.list(name, "/meta.json")), default=None)
+        if isinstance(own, TrainingError):
+            last = f"the last good checkpoint is {store.path(kept)}" if kept else "no epoch was finished before"
+            raise TrainingError(f"{where}: {own}, in another --out; {last}") from error
+        if isinstance(own, InsideoutError):
+            raise own from error
+        again = "goes on from the last finished epoch, which is kept there" if kept else "tries again"
+        raise TrainingError(f"{where}: {_first_line(error)}; the same command {again}") from error
     best = result.get_best_checkpoint("macro_f1", "max")
     if result.checkpoint is None or best is None:
         raise TrainingError(f"{where}: training ended without a checkpoint")
     _write_curve(result.checkpoint, store, f"{name}.csv")
     return best if keep == "best" else result.checkpoint
+
+
+class EndAtOwnErrors(ray.train.UserCallback):
+    """Ends a run at an error of ours, which would come again; a worker that died is replaced."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray Train in its controller; raises ControllerError, which it does not try again."""
+        for error in worker_exceptions.values():
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InsideoutError):
+                cause = getattr(cause, "cause", None) or cause.__cause__
+            if isinstance(cause, InsideoutError):
+                raise ray.train.ControllerError(cause)
 
 
 def _write_curve(last: Checkpoint, store: Store, key: str) -> None:
@@ -199,16 +222,17 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     recipe = EmotionRecipe(**job.recipe)
-    training = EmotionTraining(
-        recipe,
-        job.read(),
-        device=str(get_device()),
-        wrap=prepare_model,
-        rank=rank,
-        world=context.get_world_size(),
-        pretrained=Path(job.pretrained) if job.pretrained else None,
-        threads=job.threads,
-    )
+    with fetched(job.pretrained) as weights:
+        training = EmotionTraining(
+            recipe,
+            job.read(),
+            device=str(get_device()),
+            wrap=prepare_model,
+            rank=rank,
+            world=context.get_world_size(),
+            pretrained=weights,
+            threads=job.threads,
+        )
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:

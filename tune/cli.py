@@ -61,6 +61,8 @@ def tune_emotion(
     """Search a recipe for the emotion classifier with Ray Tune."""
     if folds == 1:
         raise UsageError("--folds 1: one fold leaves nothing to train on; give 2 or more")
+    from pipelines.pretrained import everywhere
+
     sweep = Sweep(
         of="emotion",
         data=tuple(absolute(source) for source in data),
@@ -71,7 +73,7 @@ def tune_emotion(
         rule=scheduler,
         metric=metric,
         folds=folds,
-        pretrained=pretrained if pretrained is None or pretrained.startswith("imagenet") else absolute(pretrained),
+        pretrained=everywhere(pretrained),
         grace=grace,
         reduction=reduction,
         seed=seed,

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from ray import tune
 
-from insideout.backbones import PUBLISHED, published_weights
+from insideout.backbones import PUBLISHED
 from insideout.errors import UsageError
-from insideout.leaks import audit, refuse_leaks
+from insideout.leaks import audit_training, refuse_leaks
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
-from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.scores import scores
 from insideout.store import Store
+from pipelines.pretrained import fetched, published
 from tune.search import trial_recipe
 from tune.settings import Share, Sweep
 from tune.space import Space
@@ -72,9 +73,7 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
         raise UsageError("--nested: trains one network a trial; leave out --folds")
     pretrained = sweep.pretrained
     if pretrained in PUBLISHED:
-        local = Path(store.root) if store.local else Path(torch.hub.get_dir()) / "insideout"
-        backbone = str(space.recipe({}).model_dump()["backbone"])
-        pretrained = str(published_weights(backbone, pretrained, local))
+        pretrained = published(str(space.recipe({}).model_dump()["backbone"]), pretrained, store)
     device = "cuda" if share.gpus else "cpu"
     threads = max(1, int(share.cpus))
     job = EmotionJob(
@@ -82,9 +81,16 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
     )  # fmt: skip
     crops = job.read()
     job = replace(job, unreadable=tuple(find_unreadable(crops)))
-    found = audit(crops.train.crops, crops.valid.crops, hashes=False)
+    found = audit_training(crops.train.crops, crops.valid.crops)
+    if found.warning:
+        print(found.warning, flush=True)
     if not sweep.allow_leaks:
         refuse_leaks({"train and valid": found}, ", ".join(sweep.data))
+    crops, recipe = crops.without(job.unreadable), space.recipe({})
+    assert isinstance(recipe, EmotionRecipe)
+    with fetched(pretrained) as weights:
+        for part in [crops.inner_fold(k, job.folds) for k in range(job.folds)] or [crops]:
+            check_start(recipe, part, pretrained=weights)
     return job
 
 
@@ -94,10 +100,10 @@ def train(config: Mapping[str, Any], job: EmotionJob) -> None:
     recipe = job.recipe(config)
     data = job.read()
     parts = [data.inner_fold(k, job.folds) for k in range(job.folds)] if job.folds else [data]
-    pretrained = Path(job.pretrained) if job.pretrained else None
-    trainings = [
-        EmotionTraining(recipe, part, device=job.device, pretrained=pretrained, threads=job.threads) for part in parts
-    ]
+    with fetched(job.pretrained) as weights:
+        trainings = [
+            EmotionTraining(recipe, part, device=job.device, pretrained=weights, threads=job.threads) for part in parts
+        ]
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:

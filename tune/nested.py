@@ -19,6 +19,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
 from pipelines.train_emotion import Job, fit
+from pipelines.workers import places
 from tune.emotion import EmotionJob, score
 from tune.settings import Share
 
@@ -41,10 +42,10 @@ def at_once(share: Share) -> int:
 
     Ray Train waits for all its workers: of two trials that have half of theirs none would ever begin.
     """
-    has = ray.cluster_resources()
-    fits = [int(has.get("CPU", 0) // (share.workers * share.cpus + OWN_CPU))]
-    if share.gpus:
-        fits.append(int(has.get("GPU", 0) // (share.workers * share.gpus)))
+    fits = [
+        int(ray.cluster_resources().get("CPU", 0) // (share.workers * share.cpus + OWN_CPU)),
+        places(share.cpus, share.gpus) // share.workers,
+    ]
     return max(1, min([*fits, share.at_once or max(fits)]))
 
 

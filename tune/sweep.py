@@ -24,12 +24,12 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The newer output prints a banner that cannot be turned off; ours is in tune/progress.py.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
 from insideout.errors import OutputError, UsageError
 from insideout.store import Store
+from pipelines.workers import check_places
 from tune import emotion, nested, segmenter
 from tune.progress import Told
 from tune.report import write_report
@@ -146,13 +146,8 @@ def check(sweep: Sweep, share: Share) -> None:
         raise UsageError("--nested: a segmenter is trained by ultralytics, in one process; leave it out")
     if sweep.folds and sweep.of != "emotion":
         raise UsageError("--folds: a segmenter is scored on val; leave it out")
-    has, workers = ray.cluster_resources(), share.workers if sweep.nested else 1
-    for kind, needed in (("CPU", workers * share.cpus), ("GPU", workers * share.gpus)):
-        if needed > has.get(kind, 0):
-            raise UsageError(
-                f"a trial needs {needed:g} {kind}s, the cluster has {has.get(kind, 0):g}; ask for fewer with"
-                f" --{kind.lower()}s{' or --workers' if sweep.nested else ''}"
-            )
+    advice = f"ask for fewer --cpus or --gpus{' or --workers' if sweep.nested else ''} of a trial"
+    check_places(share.workers if sweep.nested else 1, share.cpus, share.gpus, advice)
 
 
 def _tuner(

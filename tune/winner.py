@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ray
-
 from insideout.errors import UsageError
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.segmenter_recipe import SegmenterRecipe
 from insideout.store import Store
+from pipelines.train_segmenter import fit
+from pipelines.workers import check_places
 from tune.results import BEST
 from tune.settings import Share, Sweep
 
@@ -18,14 +18,12 @@ WINNER = "winner"
 
 def check_winner(sweep: Sweep, store: Store, share: Share) -> None:
     """Raises UsageError, before the search, where its winner could not be trained into this folder or on this Ray."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    if share.workers > cpus:
-        raise UsageError(
-            f"--workers {share.workers}: the winner would need as many CPUs, the cluster has {cpus}; ask for fewer,"
-            " or --no-winner"
-        )
-    if sweep.of == "segmenter" and not store.local:
-        raise UsageError(f"{store.root}: a segmenter is trained into a local folder; give one, or --no-winner")
+    if sweep.of == "segmenter":
+        if not store.local:
+            raise UsageError(f"{store.root}: a segmenter is trained into a local folder; give one, or --no-winner")
+        fit(share.workers if share.gpus else 0, None)
+        return
+    check_places(share.workers, 1, 1 if share.gpus else 0, "ask for fewer --workers for the winner, or --no-winner")
 
 
 def train_winner(sweep: Sweep, store: Store, share: Share) -> str:

@@ -133,7 +133,7 @@ def fit_regression(
     The strength of its penalty is chosen by macro-F1, or by the loss, over all held-out folds
     together, which never part a `group`. Raises DataError for too few groups or crops of a class.
     """
-    folds = _folds(train, group, seed)
+    folds = regression_folds(train, group, seed)
     wide = features.astype(np.float64)
 
     def score(strength: float) -> float:
@@ -155,10 +155,10 @@ def _model(strength: float, standardise: bool) -> Pipeline:
     )
 
 
-def _folds(
+def regression_folds(
     train: CropList, group: Callable[[LabelledCrop], str], seed: int
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Folds that keep each group together; copies of one picture always are a group."""
+    """Folds that keep each group together, as indices; copies of one picture always are a group. Raises DataError."""
     groups = [group(crop) or f"\0{crop.source or crop.name}" for crop in train.crops]
     count = min(_FOLDS, len(set(groups)), int(np.bincount(train.labels).min()))
     if count < 2:

@@ -29,12 +29,38 @@ from insideout.recipes.batches import Batches
 from insideout.recipes.crops import CropData, CropLoader, class_weights
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.optimizer import build_optimizer, set_rates
-from insideout.recipes.probe import fit_last_layer
+from insideout.recipes.probe import check_probe, fit_last_layer, last_layer
 from insideout.recipes.scores import scores
 from insideout.recipes.synced_norm import sync_batch_norm
 from insideout.views import View, see, show
 
 Wrap = Callable[[nn.Module], nn.Module]
+
+
+def check_start(recipe: EmotionRecipe, data: CropData, *, world: int = 1, pretrained: Path | None = None) -> None:
+    """Find what a training of these cannot start with, before any worker does.
+
+    Raises RecipeError for a batch that `world` workers cannot share, DataError where the probe has too
+    few scenes or crops of a class, UsageError for weights that are not there or do not fit.
+    """
+    _check_batch(recipe, world)
+    if recipe.probe != "none":
+        check_probe(data.train, recipe.seed)
+    if pretrained is not None:
+        _build(recipe, data, pretrained)
+
+
+def _check_batch(recipe: EmotionRecipe, world: int) -> None:
+    if recipe.batch % world:
+        raise RecipeError(f"a batch of {recipe.batch} cannot be shared by {world} workers; make it a multiple")
+
+
+def _build(recipe: EmotionRecipe, data: CropData, pretrained: Path | None) -> nn.Module:
+    outputs = len(data.classes) * len(recipe.views)
+    network = build(recipe.backbone, outputs, dropout=recipe.dropout, drop_path=recipe.drop_path)
+    if pretrained is not None:
+        start_from(network, recipe.backbone, read_weights(pretrained), str(pretrained))
+    return network
 
 
 class EmotionTraining:
@@ -57,18 +83,14 @@ class EmotionTraining:
         pretrained: Path | None = None,
         threads: int = 2,
     ) -> None:
-        if recipe.batch % world:
-            raise RecipeError(f"a batch of {recipe.batch} cannot be shared by {world} workers; make it a multiple")
+        _check_batch(recipe, world)
         self.recipe, self.data, self.device, self.rank, self.world = recipe, data, device, rank, world
         self.pretrained = pretrained.name if pretrained else None
         self.epoch = 0
         self.layout = layout(recipe.backbone)
         self.bf16 = use_bf16(recipe.precision, device)
         _seed(recipe.seed, 0, 0)
-        outputs = len(data.classes) * len(recipe.views)
-        network = build(recipe.backbone, outputs, dropout=recipe.dropout, drop_path=recipe.drop_path)
-        if pretrained is not None:
-            start_from(network, recipe.backbone, read_weights(pretrained), str(pretrained))
+        network = _build(recipe, data, pretrained)
         if world > 1 and recipe.norm == "train":
             network = sync_batch_norm(network, device)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,6 +135,10 @@ class EmotionTraining:
                 return self._normalise(show(pictures.float() / 255, view))
 
             fit_last_layer(self.network, self.layout, self.data.train, load, index, self.recipe.seed)
+        if self.world > 1:
+            # Each worker has fitted for itself: where GPUs differ, so do the results, and DDP takes them as alike.
+            for parameter in last_layer(self.network, self.layout).parameters():
+                torch.distributed.broadcast(parameter.data, 0)
         if self.average is not None:
             self.average.module.load_state_dict(self.network.state_dict())
         if self.recipe.epochs == 0:
@@ -164,7 +190,11 @@ class EmotionTraining:
         return self.average.module if self.average is not None else self.network
 
     def predict(self, crops: CropList) -> npt.NDArray[np.float32]:
-        """Logits of the evaluated network for crops, float32 [n, classes]."""
+        """Logits of the evaluated network for crops, float32 [n, classes].
+
+        Raises TrainingError where they are no numbers: the last step may break a network though the
+        loss before it was one.
+        """
         network = self.evaluated.eval()
         loader = CropLoader(crops, self.recipe.size, threads=self.threads, cache_bytes=0)
         found = []
@@ -174,6 +204,12 @@ class EmotionTraining:
                 shown = pictures.permute(0, 3, 1, 2).to(self.device).float() / 255
                 found.append(see(network, shown, self.recipe.views, self._normalise).float().cpu())
         logits: npt.NDArray[np.float32] = torch.cat(found).numpy()
+        if broken := int((~np.isfinite(logits)).any(1).sum()):
+            rate = self.optimizer.param_groups[-1]["lr"]
+            raise TrainingError(
+                f"after epoch {self.epoch} the network gives no numbers for {broken} of {len(logits)} crops; lower the"
+                f" recipe's lr, which is {rate:.3g} there"
+            )
         return logits
 
     def evaluate(self) -> dict[str, Any]:
@@ -211,7 +247,8 @@ class EmotionTraining:
         """
         file = folder / "state.pt"
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
+            # On the CPU first: Adam reads its count of steps in every step, and on a GPU each time waits for it.
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{file}: not readable as a checkpoint of plain tensors ({reason}); train anew") from error
@@ -260,7 +297,8 @@ class EmotionTraining:
     def _train_mode(self) -> None:
         self.model.train()
         for name, module in self.network.named_modules():
-            if isinstance(module, nn.BatchNorm2d) and (
+            # The synchronised ones are of this class too.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
                 self.recipe.norm == "frozen" or self.layout.stage_of(f"{name}.") < self.recipe.freeze
             ):
                 module.eval()

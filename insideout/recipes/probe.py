@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from insideout.backbones import Layout
 from insideout.datasets.labelled import CropList
-from insideout.evaluation.baselines import fit_regression
+from insideout.evaluation.baselines import fit_regression, regression_folds
 
 _BATCH = 32
 
@@ -26,6 +26,11 @@ def last_layer(network: nn.Module, layout: Layout) -> nn.Linear:
     found = [module for name, module in network.named_modules() if f"{name}.".startswith(layout.head)]
     (linear,) = (module for module in found if isinstance(module, nn.Linear))
     return linear
+
+
+def check_probe(crops: CropList, seed: int = 0) -> None:
+    """Raise DataError where `fit_last_layer` would, for too few scenes or crops of a class."""
+    regression_folds(crops, lambda crop: crop.scene_key, seed)
 
 
 def fit_last_layer(

@@ -14,13 +14,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray.train
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
-from insideout.errors import DataError, OutputError, TrainingError, UsageError
+from insideout.errors import DataError, OutputError, RecipeError, TrainingError, UsageError
 from insideout.evaluation.predictions import Predictions
+from insideout.recipes.crops import read_crops
+from insideout.recipes.emotion import EmotionTraining
 from insideout.recipes.emotion_recipe import EmotionRecipe
+from pipelines.cli import app
 from pipelines.train_emotion import run
+from pipelines.workers import places, share
 from tests.exports import write_export
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -75,20 +81,64 @@ def test_what_cannot_be_is_told_before_anything_starts(data: Path, tmp_path: Pat
     (leaking / "valid" / "Happy" / f"9{source.name}").write_bytes(source.read_bytes())
     with pytest.raises(DataError, match=r"(?s)1 shot on both sides.*--allow-leaks"):
         run(leaking, RECIPE, tmp_path / "out")
-    with pytest.raises(UsageError, match="64 workers need 64 CPUs, the cluster has 2"):
+    for split in ("train", "valid"):
+        for path in (leaking / split).rglob("*.jpg"):
+            path.rename(path.with_name(f"{path.stem[:6]}.jpg"))
+    with pytest.raises(DataError, match=r"(?s)1 pair of near-duplicates from frames close by or of unknown place"):
+        run(leaking, RECIPE, tmp_path / "out")
+    with pytest.raises(UsageError, match="no room for 64 workers of 1 CPU: the nodes of this cluster hold 2"):
         run(data, RECIPE, tmp_path / "out", workers=64, cpus=1)
-    with pytest.raises(UsageError, match="1 workers need 1 GPUs, the cluster has 0"):
+    with pytest.raises(UsageError, match="no room for 1 worker of 1 CPU and 1 GPU: the nodes of this cluster hold 0"):
         run(data, RECIPE, tmp_path / "out", gpus=1)
+    with pytest.raises(UsageError, match=r"nothing\.pt: no such file"):
+        run(data, RECIPE, tmp_path / "out", pretrained=str(tmp_path / "nothing.pt"))
+    with pytest.raises(RecipeError, match="a batch of 7 cannot be shared by 2 workers"):
+        run(data, RECIPE.model_copy(update={"batch": 7}), tmp_path / "out", workers=2)
+    with pytest.raises(DataError, match="too few for 9 folds"):
+        run(data, RECIPE, tmp_path / "out", calibrate=9)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_by_a_relative_path_start_a_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1, "lr": 1e-9, "average": 0.0})
+    first = EmotionTraining(recipe, read_crops(data))
+    (tmp_path / "start").mkdir()
+    first.save(tmp_path / "start", {})
+    recipe.write(tmp_path / "recipe.yaml")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "emotion", "--data", str(data), "--recipe", "recipe.yaml", "--out", "out", "--cpus", "1"]
+    done = CliRunner().invoke(app, [*words, "--pretrained", "start"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("out/best/meta.json").read_text())["pretrained"] == "start"
+    begun, ended = (load_file(f"{folder}/model.safetensors") for folder in ("start", "out/best"))
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name, _ in first.network.named_parameters())
+
+
+def test_a_worker_has_what_each_node_can_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 16.0}]
+    rows = [{"Alive": True, "Resources": has} for has in machines]
+    monkeypatch.setattr("ray.nodes", lambda: [*rows, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
+    assert [places(4), places(9), places(8, 1), places(1, 0.5), places(9, 1)] == [8, 1, 2, 4, 0]
+    assert [share(1, 0), share(2, 0), share(3, 0), share(4, 0), share(1, 1), share(2, 1)] == [16, 8, 8, 8, 8, 8]
+    assert share(5, 0) == 5
+    with pytest.raises(UsageError, match=r"no room for 2 workers of 9 CPUs and 1 GPU: .* hold 0; ask for fewer"):
+        share(2, 1, 9)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(
         update={"epochs": 4, "schedule": "step", "step_epochs": 1, "step_gamma": 1.0, "probe_epochs": 1, "lr": 1e30}
     ).model_copy(update={"head_lr": 0.01, "average": 0.0})
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch [23], step \d.*kept there"):
+    said = (
+        r"the loss is (nan|inf) in epoch [23], step \d.*, in another --out; the last good checkpoint is .*/checkpoint_"
+    )
+    with pytest.raises(TrainingError, match=said) as raised:
         run(data, recipe, tmp_path / "out", cpus=1)
-    assert list((tmp_path / "out" / "run").glob("checkpoint_*/model.safetensors"))
+    assert isinstance(raised.value.__cause__, ray.train.ControllerError), "not tried again"
+    (kept,) = (tmp_path / "out" / "run").glob("checkpoint_*/model.safetensors")
+    assert str(raised.value).endswith(str(kept.parent))
     assert not (tmp_path / "out" / "best").exists()
 
 

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from insideout.datasets.labelled import CropList
-from insideout.errors import RecipeError, TrainingError
+from insideout.errors import DataError, RecipeError, TrainingError, UsageError
 from insideout.evaluation.predictions import Predictions
 from insideout.recipes.augment import FaceAugmentation, Preset, augment
 from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, read_crops
-from insideout.recipes.emotion import EmotionTraining
+from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.optimizer import set_rates
 from insideout.recipes.scores import fit_temperature, nll, scores
@@ -229,6 +229,28 @@ def test_a_loss_that_is_no_number_says_where(data: CropData) -> None:
     training = EmotionTraining(TINY.model_copy(update={"optimizer": "sgd", "lr": 1e30}), data)
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch 1, step 2 of 2; lower the recipe's lr"):
         training.train_epoch()
+
+
+def test_a_network_that_gives_no_numbers_is_no_checkpoint(data: CropData) -> None:
+    training = EmotionTraining(TINY.model_copy(update={"optimizer": "sgd", "lr": 1e30, "batch": 16}), data)
+    assert np.isfinite(training.train_epoch()), "one step, whose loss is of before it"
+    with pytest.raises(TrainingError, match=r"after epoch 1 the network gives no numbers for 8 of 8 crops; lower the"):
+        training.evaluate()
+
+
+def test_what_a_training_cannot_start_with_is_found_before_it_does(data: CropData, tmp_path: Path) -> None:
+    training = EmotionTraining(TINY, data)
+    training.save(tmp_path, training.evaluate())
+    check_start(TINY, data, world=2, pretrained=tmp_path)
+    with pytest.raises(UsageError, match=r"not weights of resnet50"):
+        check_start(TINY.model_copy(update={"backbone": "resnet50"}), data, pretrained=tmp_path)
+    with pytest.raises(UsageError, match=r"no such file; --pretrained takes"):
+        check_start(TINY, data, pretrained=tmp_path / "nothing.pt")
+    with pytest.raises(RecipeError, match="a batch of 8 cannot be shared by 3 workers"):
+        check_start(TINY, data, world=3)
+    lonely = replace(data, train=data.train.take(np.flatnonzero(data.train.labels == 0)))
+    with pytest.raises(DataError, match="all training crops outside of some shots or scenes are of one class"):
+        check_start(TINY.model_copy(update={"probe": "linear"}), lonely)
 
 
 def test_a_checkpoint_of_another_network_is_refused(data: CropData, tmp_path: Path) -> None:
