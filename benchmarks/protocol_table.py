@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,28 @@ from insideout.recipes.crops import CropLoader
 from insideout.recipes.scores import fit_temperature
 
 SHOWN = ("macro_f1", "balanced_accuracy", "accuracy", "kappa", "nll", "ece")
+#: Emotions that every row is scored on; a recipe that knows others is scored without them.
+CLASSES = ("Afraid", "Angry", "Happy", "Neutral", "Surprised")
 RESULTS = Path(__file__).parent / "emotion.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a recipe with one seed says of all crops of a protocol, in the order of their names.
+
+    `plain` is without a temperature. `warm` has one that comes from elsewhere, where there is one. `best`
+    has the one that fits the scored crops themselves: nobody can know it before, so that it is what a
+    rival is held against.
+    """
+
+    plain: Predictions
+    warm: Predictions | None
+    best: Predictions
+
+    @property
+    def macro_f1(self) -> float:
+        """What seeds are put in order by."""
+        return point_metrics(self.plain, 1.0)["macro_f1"]
 
 
 def write_table(folder: Path, data: Path) -> None:
@@ -35,15 +56,15 @@ def write_table(folder: Path, data: Path) -> None:
             found[f"{protocol}, heads that the segmenter found"] = _score(rows)
         rows = {name: seeds for name, seeds in _trained(folder, protocol) if seeds}
         for name, predictions in _baselines(data, protocol).items():
-            rows[name] = [predictions]
+            rows[name] = [_row([predictions], None)]
         found[protocol] = _score(rows)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     for protocol, scored in found.items():
         print("\n".join(_markdown(protocol, scored)))
 
 
-def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str, list[Predictions]]]:
-    """By recipe one table of predictions per seed whose folds are complete, each fold at its own temperature."""
+def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str, list[Row]]]:
+    """By recipe one row per seed whose folds are complete."""
     for recipe in sorted(path for path in folder.glob("*") if path.is_dir()):
         seeds: defaultdict[int, dict[int, Path]] = defaultdict(dict)
         for path in recipe.glob(f"{protocol}-seed*-fold?{kind}.parquet"):
@@ -52,33 +73,52 @@ def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str,
         whole = [
             [folds[k] for k in sorted(folds)] for _, folds in sorted(seeds.items()) if len(folds) == FOLDS[protocol]
         ]
-        yield recipe.name, [_at_temperature(folds, recipe / f"{protocol}-unseen.parquet", kind) for folds in whole]
+        yield recipe.name, [_read(folds, recipe / f"{protocol}-unseen.parquet", kind) for folds in whole]
 
 
-def _at_temperature(paths: list[Path], unseen: Path, kind: str) -> Predictions:
-    """One table, each fold divided by a temperature that neither it nor its network's training has seen.
+def _read(paths: list[Path], unseen: Path, kind: str) -> Row:
+    """The folds of one seed, each at a temperature from crops that it does not score.
 
-    A fold's is fitted on the predictions of the other folds, each by a network that was trained
-    without their scenes; where there is one fold only, on `unseen`, if it is there.
+    A fold's is fitted on what the networks of the other folds say of crops that they have not seen;
+    those networks have seen the fold itself, so that the temperature is cross-fitted, not nested.
+    Where there is one fold only, it is fitted on `unseen`, if that is there.
     """
-    folds = [Predictions.read(path) for path in paths]
-    fitted = [Predictions.read(path.with_stem(path.stem.removesuffix(kind))) for path in paths]
-    warm = []
-    for k, fold in enumerate(folds):
-        others = fitted[:k] + fitted[k + 1 :] or ([Predictions.read(unseen)] if unseen.exists() else [])
-        temperature = 1.0
-        if others:
-            joined = join(others)
-            temperature = fit_temperature(joined.labels, joined.logits)
-        warm.append(replace(fold, logits=fold.logits / temperature))
-    return join(warm)
+    folds = [_kept(Predictions.read(path)) for path in paths]
+    fitted = [_kept(Predictions.read(path.with_stem(path.stem.removesuffix(kind)))) for path in paths]
+    temperatures = []
+    for k in range(len(folds)):
+        others = fitted[:k] + fitted[k + 1 :] or ([_kept(Predictions.read(unseen))] if unseen.exists() else [])
+        temperatures += [_temperature(join(others))] if others else []
+    return _row(folds, temperatures or None)
+
+
+def _row(folds: list[Predictions], temperatures: list[float] | None) -> Row:
+    def joined(by: list[float]) -> Predictions:
+        whole = join([replace(fold, logits=fold.logits / t) for fold, t in zip(folds, by, strict=True)])
+        return whole.take(np.argsort([crop.name for crop in whole.crops.crops]))
+
+    plain = joined([1.0] * len(folds))
+    best = replace(plain, logits=plain.logits / _temperature(plain))
+    return Row(plain, joined(temperatures) if temperatures else None, best)
+
+
+def _temperature(predictions: Predictions) -> float:
+    return fit_temperature(predictions.labels, predictions.logits)
+
+
+def _kept(predictions: Predictions) -> Predictions:
+    """Without the crops and the outputs of emotions that not every row knows."""
+    columns = [predictions.classes.index(name) for name in CLASSES]
+    inside = [crop.emotion in CLASSES for crop in predictions.crops.crops]
+    crops = CropList(CLASSES, tuple(c for c, keep in zip(predictions.crops.crops, inside, strict=True) if keep))
+    return Predictions(crops, predictions.logits[inside][:, columns])
 
 
 def _baselines(data: Path, protocol: str) -> dict[str, Predictions]:
     parts: defaultdict[str, list[Predictions]] = defaultdict(list)
     features: dict[str, np.ndarray] = {}
     for fold in range(FOLDS[protocol]):
-        crops = fold_data(data, protocol, fold, ["Afraid", "Angry", "Happy", "Neutral", "Surprised"])
+        crops = fold_data(data, protocol, fold, list(CLASSES))
         for name, found in baselines(crops.train, crops.valid).items():
             parts[name].append(found)
         for split in (crops.train, crops.valid):
@@ -106,51 +146,60 @@ def _features(crops: CropList) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def _score(rows: dict[str, list[Predictions]]) -> dict[str, Any]:
-    """By row: seeds, mean and spread of each figure, the interval of the seed in the middle, and differences."""
-    order = {name: sorted(seeds, key=lambda p: point_metrics(p, 1.0)["macro_f1"]) for name, seeds in rows.items()}
-    middle = {name: seeds[(len(seeds) - 1) // 2] for name, seeds in order.items()}
+def _score(rows: dict[str, list[Row]]) -> dict[str, Any]:
+    """By recipe: seeds, each figure of every seed with the interval of the one in the middle, and differences.
+
+    `nll` and `ece` are given plain, `_warm` and `_best`; differences of those are between `warm`, where
+    there is one, and the other's `best`.
+    """
+    middle = {name: sorted(seeds, key=lambda row: row.macro_f1)[(len(seeds) - 1) // 2] for name, seeds in rows.items()}
     scored = {}
     for name, seeds in rows.items():
-        figures = [point_metrics(p, 1.0) for p in seeds]
-        bounds = intervals(middle[name], 1.0)
+        mine = middle[name]
+        figures = _figures(seeds, mine, "plain", SHOWN)
+        for kind in ("warm", "best"):
+            if getattr(mine, kind) is not None:
+                figures |= {f"{key}_{kind}": f for key, f in _figures(seeds, mine, kind, ("nll", "ece")).items()}
+        minus = {}
+        for other, theirs in middle.items():
+            if other != name:
+                found = differences(mine.plain, theirs.plain)
+                warm = differences(mine.warm or mine.plain, theirs.best)
+                kept = {key: found[key] for key in SHOWN} | {f"{key}_best": warm[key] for key in ("nll", "ece")}
+                minus[other] = {key: {"value": d.value, "low": d.low, "high": d.high} for key, d in kept.items()}
         scored[name] = {
             "seeds": len(seeds),
-            "crops": len(seeds[0]),
-            "shots": len({crop.shot_key for crop in seeds[0].crops.crops}),
-            **{
-                key: {
-                    "mean": float(np.mean([f[key] for f in figures])),
-                    "each": [float(f[key]) for f in figures],
-                    "low": bounds[key].low,
-                    "high": bounds[key].high,
-                }
-                for key in SHOWN
-            },
-            "minus": {
-                other: {
-                    key: {"value": d.value, "low": d.low, "high": d.high}
-                    for key, d in differences(_ordered(middle[name], middle[other]), middle[other]).items()
-                    if key in SHOWN
-                }
-                for other in rows
-                if other != name
-            },
+            "crops": len(mine.plain),
+            "shots": len({crop.shot_key for crop in mine.plain.crops.crops}),
+            **figures,
+            "minus": minus,
         }
     return scored
 
 
-def _ordered(predictions: Predictions, like: Predictions) -> Predictions:
-    """The same predictions in the order of the crops of another table."""
-    place = {crop.name: i for i, crop in enumerate(predictions.crops.crops)}
-    return predictions.take(np.array([place[crop.name] for crop in like.crops.crops], np.int64))
+def _figures(seeds: list[Row], middle: Row, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+    each = [point_metrics(getattr(row, kind), 1.0) for row in seeds]
+    bounds = intervals(getattr(middle, kind), 1.0)
+    return {
+        key: {
+            "mean": float(np.mean([found[key] for found in each])),
+            "each": [float(found[key]) for found in each],
+            "low": bounds[key].low,
+            "high": bounds[key].high,
+        }
+        for key in keys
+    }
 
 
 def _markdown(protocol: str, scored: dict[str, Any]) -> Iterable[str]:
     first = next(iter(scored.values()))
+    columns = (*SHOWN, "nll_warm", "ece_warm", "nll_best", "ece_best")
     yield f"\n### {protocol}: {first['crops']} crops of {first['shots']} shots\n"
-    yield "| | seeds | macro-F1 | balanced accuracy | accuracy | kappa | NLL | ECE |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| | seeds | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 2) + "|"
     for name, row in sorted(scored.items(), key=lambda item: -item[1]["macro_f1"]["mean"]):
-        cells = [f"{row[key]['mean']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]" for key in SHOWN]
+        cells = [
+            f"{row[key]['mean']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]" if key in row else ""
+            for key in columns
+        ]
         yield f"| {name} | {row['seeds']} | " + " | ".join(cells) + " |"
