@@ -6,8 +6,10 @@ Python package where no other download is possible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +26,7 @@ Triple = tuple[float, float, float]
 
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+_HALF: Triple = (0.5, 0.5, 0.5)
 
 #: Names for `pretrained` that fetch the publisher's weights.
 PUBLISHED = ("imagenet", "imagenet-v1")
@@ -38,8 +41,12 @@ class Layout:
     stages: tuple[tuple[str, ...], ...]
     head: str
     """Prefix of the last layer, whose shape depends on the classes."""
+    size: int = 224
+    """Side of the pictures that its published weights were made for, in pixels."""
     least: int = 32
     """Smallest input in pixels."""
+    drop_path: bool = False
+    """Whether it has residual branches that stochastic depth leaves out."""
     mean: Triple = _IMAGENET_MEAN
     std: Triple = _IMAGENET_STD
 
@@ -59,13 +66,17 @@ _LAYOUTS: dict[str, Layout] = {
     "resnet50": Layout((("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",)), "fc."),
     "vgg16": Layout((*_numbered("features", 5, 10, 17, 24, 31), ("classifier.0.", "classifier.3.")), "classifier.6."),
     "mobilenet_v2": Layout(_numbered("features", 2, 4, 7, 14, 19), "classifier."),
-    "inception_v3": Layout((("Conv2d_",), ("Mixed_5",), ("Mixed_6",), ("Mixed_7",)), "fc.", 75),
-    "convnext_tiny": Layout((*_numbered("features", 2, 4, 6, 8), ("classifier.0.",)), "classifier.2."),
+    # Its published weights are of Inception's own scale; torchvision turns the ImageNet one into it on the way.
+    "inception_v3": Layout(
+        (("Conv2d_",), ("Mixed_5",), ("Mixed_6",), ("Mixed_7",)), "fc.", size=299, least=75, mean=_HALF, std=_HALF
+    ),
+    "convnext_tiny": Layout((*_numbered("features", 2, 4, 6, 8), ("classifier.0.",)), "classifier.2.", drop_path=True),
     "efficientnet_lite0": Layout(
         (("conv_stem.", "bn1.", "blocks.0."), *((f"blocks.{i}.",) for i in range(1, 7)), ("conv_head.", "bn2.")),
         "classifier.",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        drop_path=True,
+        mean=_HALF,
+        std=_HALF,
     ),
 }
 
@@ -80,10 +91,11 @@ def layout(name: str) -> Layout:
 def build(name: str, classes: int, *, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
     """A network with random weights for `classes` classes, float32.
 
-    `dropout` before the last layer and `drop_path` (stochastic depth) act where the network has
-    them. Raises UsageError for an unknown name.
+    `dropout` acts before the last layer (in VGG16 before the one before it too), and `drop_path`
+    (stochastic depth) where the layout says that the network has it. InceptionV3 comes without its
+    auxiliary classifier. Raises UsageError for an unknown name.
     """
-    layout(name)
+    plan = layout(name)
     if name == "efficientnet_lite0":
         import timm
 
@@ -96,12 +108,24 @@ def build(name: str, classes: int, *, dropout: float = 0.0, drop_path: float = 0
     settings: dict[str, dict[str, Any]] = {
         # A residual branch that starts as zero trains faster from scratch.
         "resnet50": {"zero_init_residual": True},
-        "vgg16": {"dropout": dropout} if dropout else {},
+        "vgg16": {"dropout": dropout},
         "mobilenet_v2": {"dropout": dropout},
-        "inception_v3": {"aux_logits": False, "init_weights": True, "dropout": dropout},
+        # torchvision's wide start overflows in evaluation while the batch norms' statistics are of few steps.
+        "inception_v3": {"aux_logits": False, "init_weights": False, "dropout": dropout},
         "convnext_tiny": {"stochastic_depth_prob": drop_path},
     }
-    return models.get_model(name, weights=None, num_classes=classes, **settings[name])  # type: ignore[no-any-return]
+    network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **settings[name])
+    if dropout and "dropout" not in settings[name]:
+        # Without a layer of its own, which would rename the last one.
+        last = network.get_submodule(plan.head.rstrip("."))
+        last.register_forward_pre_hook(partial(_drop, dropout))
+    return network
+
+
+def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    from torch.nn.functional import dropout
+
+    return dropout(inputs[0], share, layer.training)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -110,7 +134,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"{file}: no such file; --pretrained takes weights (.safetensors, .pt) or 'imagenet'")
+        raise UsageError(
+            f"{file}: no such file; --pretrained takes weights (.safetensors, .pt), 'imagenet' or 'imagenet-v1'"
+        )
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -125,34 +151,80 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def start_from(network: nn.Module, name: str, weights: Mapping[str, Tensor], where: str) -> list[str]:
-    """Copy pretrained weights into a network; the last layer stays random where its shape differs.
+def load_pretrained(
+    network: nn.Module, name: str, path: Path, classes: Sequence[str], views: Sequence[str] = ("whole",)
+) -> str:
+    """Fill a network for these classes and views from weights (`read_weights`), and say in words which layers.
 
-    Returns the names of the tensors left out. Raises UsageError when the rest does not fit.
+    The last layer is taken where it has as many outputs and, if the weights are a checkpoint's, is of
+    the same classes and views; else it stays random. Raises UsageError for weights that do not fit.
+    """
+    weights, known = _own_names(network, name, read_weights(path), str(path)), _outputs(path)
+    same = known is None or known == (list(classes), list(views))
+    left_out = start_from(network, name, weights, str(path), last=same)
+    if not left_out:
+        count = len(classes) * len(views)
+        unknown = f": it has {count} outputs, and nothing says of which classes" if known is None else ""
+        return f"all layers, the last one too{unknown}"
+    if known is not None:
+        seen = f" seen {', '.join(known[1])}" if known[1] != ["whole"] else ""
+        why = f"is of {', '.join(known[0])}{seen}"
+    elif left_out[0] in weights:
+        why = f"has {len(weights[left_out[0]])} outputs, not {len(classes) * len(views)},"
+    else:
+        why = "is not in it"
+    return f"all but the last layer, which {why} and starts at random"
+
+
+def _outputs(path: Path) -> tuple[list[str], list[str]] | None:
+    """The classes and views that a checkpoint says its last layer is of; None for plain weights."""
+    folder = path.parent if path.name == "model.safetensors" else path
+    file = folder / "meta.json"
+    if not file.is_file():
+        return None
+    try:
+        meta = json.loads(file.read_text())
+        return list(meta["classes"]), list(meta.get("views", ["whole"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{file}: does not say its classes ({said(error)}); train it again, or give its weights under another name"
+        ) from error
+
+
+def start_from(
+    network: nn.Module, name: str, weights: Mapping[str, Tensor], where: str, *, last: bool = True
+) -> list[str]:
+    """Copy pretrained weights into a network; the last layer where its shape is the same, and only with `last`.
+
+    Returns the names of the tensors of the last layer that stay random. Raises UsageError when the
+    rest does not fit.
     """
     own = network.state_dict()
     head = layout(name).head
-    if name == "efficientnet_lite0" and "_conv_stem.weight" in weights:
-        weights = _lite0_names(own, weights, where)
-    weights = {key: value for key, value in weights.items() if not key.startswith("AuxLogits.")}
-    left_out = [key for key in own if key.startswith(head) and key in weights and weights[key].shape != own[key].shape]
+    weights = _own_names(network, name, weights, where)
+    heads = {key: own[key] for key in own if key.startswith(head)}
+    left_out = [k for k, v in heads.items() if not last or k not in weights or weights[k].shape != v.shape]
     fitting = {key: value for key, value in weights.items() if key not in left_out}
     for key, value in fitting.items():
         if key not in own or own[key].shape != value.shape:
             expected = list(own[key].shape) if key in own else "nothing of that name"
             raise UsageError(f"{where}: not weights of {name}: {key} is {list(value.shape)}, expected {expected}")
-    missing = [key for key in own if key not in fitting and not key.startswith(head) and "num_batches" not in key]
+    missing = [key for key in own if key not in fitting and key not in heads and "num_batches" not in key]
     if missing:
         raise UsageError(f"{where}: not weights of {name}: {len(missing)} tensors are missing, such as {missing[0]}")
     network.load_state_dict(fitting, strict=False)
     return left_out
 
 
-def _lite0_names(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The published EfficientNet-Lite0 names its tensors otherwise than timm, in the same order."""
-    if len(own) != len(weights):
-        raise UsageError(f"{where}: {len(weights)} tensors, EfficientNet-Lite0 has {len(own)}")
-    return dict(zip(own, weights.values(), strict=True))
+def _own_names(network: nn.Module, name: str, weights: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """Published weights by the names that we use, and without what we leave out."""
+    if name == "efficientnet_lite0" and "_conv_stem.weight" in weights:
+        # Its publisher names the tensors otherwise than timm, in the same order.
+        own = network.state_dict()
+        if len(own) != len(weights):
+            raise UsageError(f"{where}: {len(weights)} tensors, EfficientNet-Lite0 has {len(own)}")
+        return dict(zip(own, weights.values(), strict=True))
+    return {key: value for key, value in weights.items() if not key.startswith("AuxLogits.")}
 
 
 def published_weights(name: str, choice: str, out: Path) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from insideout.backbones import Backbone, layout
+from insideout.backbones import BACKBONES, Backbone, layout
 from insideout.precision import Precision
 from insideout.recipes import schedule as schedules
 from insideout.recipes.augment import FaceAugmentation, Preset
@@ -24,6 +24,7 @@ class EmotionRecipe(Recipe):
     """Classes to use; without it all folders of the export."""
     backbone: Backbone = "resnet50"
     size: int = Field(224, ge=32)
+    """Side of the pictures in pixels; without it what the backbone's published weights were made for."""
     views: tuple[View, ...] = Field(("whole",), min_length=1)
     """Looks at each crop, whose logits are averaged; in training each picture shows one of them, drawn at random."""
     start_size: int | None = Field(None, ge=32)
@@ -49,7 +50,9 @@ class EmotionRecipe(Recipe):
     norm: Literal["train", "frozen"] = "train"
     """`frozen` keeps the batch norm statistics of the pretrained weights."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Before the last layer."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth, of ConvNeXt-Tiny and EfficientNet-Lite0."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of `sgd` and `rmsprop`."""
     nesterov: bool = False
@@ -93,6 +96,13 @@ class EmotionRecipe(Recipe):
     """Which epoch is the result: the best by macro-F1 on valid, or the last, which valid did not choose."""
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "size" not in given and given.get("backbone") in BACKBONES:
+            return given | {"size": layout(given["backbone"]).size}
+        return given
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         plan = layout(self.backbone)
@@ -100,6 +110,9 @@ class EmotionRecipe(Recipe):
             raise ValueError(f"freeze: {self.backbone} has {len(plan.stages)} stages, not {self.freeze}")
         if min(self.size, self.start_size or self.size) < plan.least:
             raise ValueError(f"size: {self.backbone} needs at least {plan.least} px")
+        if self.drop_path and not plan.drop_path:
+            have = ", ".join(name for name in BACKBONES if layout(name).drop_path)
+            raise ValueError(f"drop_path: {self.backbone} has no stochastic depth; {have} have it")
         if self.start_size is not None and self.start_size > self.size:
             raise ValueError("start_size is larger than size")
         if self.epochs == 0 and self.probe == "none":
