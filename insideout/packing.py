@@ -278,7 +278,7 @@ def _threshold(checkpoint: Path, meta: Mapping[str, Any], recipe: PackRecipe) ->
     curve = risk_coverage(*certainty_of(predictions))
     answered = int((curve.threshold >= least).sum()) - 1
     said = (
-        f"on {len(predictions)} training crops, each judged by a network that had not seen its scene,"
+        f"on {len(predictions)} training crops, each judged by a network that had not seen it,"
         f" {curve.coverage[answered]:.0%} are at or above it and {curve.accuracy[answered]:.0%} of those are right"
         if answered >= 0
         else f"no crop of {len(predictions)} is that certain"

@@ -27,13 +27,9 @@ def calibrate_checkpoint(meta: bytes, tables: Sequence[Path], out: Path) -> tupl
     """
     unseen = join([Predictions.read(table) for table in tables])
     temperature = fit_temperature(unseen.labels, unseen.logits)
-    shots = len({crop.shot_key for crop in unseen.crops.crops})
     content = json.loads(meta) | {
         "temperature": temperature,
-        "temperature_fitted_on": (
-            f"{len(unseen)} crops of {shots} training shots, each predicted by a network of the same recipe that was"
-            f" trained without its scene ({len(tables)} folds)"
-        ),
+        "temperature_fitted_on": _fitted_on(unseen.crops, len(tables)),
         "unseen_nll": {
             "before": nll(unseen.labels, unseen.logits),
             "after": nll(unseen.labels, unseen.logits, temperature),
@@ -42,3 +38,20 @@ def calibrate_checkpoint(meta: bytes, tables: Sequence[Path], out: Path) -> tupl
     unseen = Predictions(unseen.crops, unseen.logits, temperature)
     unseen.write(out)
     return (json.dumps(content, indent=1) + "\n").encode(), out
+
+
+def _fitted_on(crops: CropList, folds: int) -> str:
+    """The crops in words, and what was kept together as they were folded."""
+    known = [crop for crop in crops.crops if crop.scene or crop.shot]
+    unit = "shot" if any(crop.shot for crop in known) else "scene"
+    count = len({crop.shot_key or crop.scene_key for crop in known})
+    units = f"{count} {{}}{unit}{'' if count == 1 else 's'}"
+    if len(known) == len(crops):
+        of = f"{len(crops)} crops of {units.format('training ')}"
+        without = f"its {'scene' if all(crop.scene for crop in known) else 'shot'}"
+    elif known:
+        of = f"{len(crops)} training crops, {len(known)} of them of {units.format('known ')}"
+        without = "its shot, where that is known, and the copies of its picture"
+    else:
+        of, without = f"{len(crops)} training crops of unknown shots", "it and the copies of its picture"
+    return f"{of}, each predicted by a network of the same recipe that was trained without {without} ({folds} folds)"

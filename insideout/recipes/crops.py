@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,16 +75,28 @@ class CropData:
     def inner_fold(self, fold: int, folds: int, seed: int = 0) -> CropData:
         """One fold of the training crops as valid, the others as train, grouped by scene; valid is not touched.
 
-        Its purpose is to predict training crops by networks that have not seen their scenes.
-        Raises DataError when there are fewer scenes than folds.
+        Its purpose is to predict training crops by networks that have not seen their scenes. Without
+        scenes shots stay together, and without those the copies of a picture. Raises DataError when
+        there are fewer of them than folds, or fewer crops of every class.
         """
         from sklearn.model_selection import StratifiedGroupKFold
 
-        groups = [crop.scene_key or crop.name for crop in self.train.crops]
+        crops, counts = self.train.crops, self.train.counts()
+        groups = [crop.scene_key or f"\0{crop.source or crop.name}" for crop in crops]
         if len(set(groups)) < folds:
-            raise DataError(f"{len(set(groups))} scenes or shots in train are too few for {folds} folds")
+            found = {"scenes" if crop.scene else "shots" if crop.shot else "pictures" for crop in crops}
+            what = " or ".join(kind for kind in ("scenes", "shots", "pictures") if kind in found)
+            raise DataError(
+                f"{len(set(groups))} {what} in train are too few for {folds} folds; ask for {len(set(groups))} at most"
+            )
+        if max(counts.values()) < folds:
+            each = ", ".join(f"{name} {n}" for name, n in counts.items())
+            raise DataError(f"no class has the {folds} crops in train that {folds} folds need ({each})")
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        inside, outside = list(splitter.split(groups, self.train.labels, groups))[fold]
+        with warnings.catch_warnings():
+            # Of a class with fewer crops than folds some folds have none.
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            inside, outside = list(splitter.split(groups, self.train.labels, groups))[fold]
         return replace(self, train=self.train.take(inside), valid=self.train.take(outside))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
 from insideout.recipes.crops import (
+    CropData,
     CropLoader,
     class_weights,
     draw_weights,
@@ -113,8 +115,34 @@ def test_inner_folds_keep_scenes_together_and_leave_valid_alone(tmp_path: Path) 
         assert not {crop.name for crop in inner.valid.crops} & {crop.name for crop in data.valid.crops}
         seen += [crop.name for crop in inner.valid.crops]
     assert sorted(seen) == sorted(crop.name for crop in data.train.crops)
-    with pytest.raises(DataError, match="too few for 5 folds"):
+    with pytest.raises(DataError, match="4 shots in train are too few for 5 folds; ask for 4 at most"):
         data.inner_fold(0, 5)
+
+
+def test_inner_folds_keep_copies_of_a_picture_together_where_no_shot_is_known() -> None:
+    copies = tuple(
+        LabelledCrop(f"train/{y}/{source}.rf.{copy}.jpg", Path(), y, source=f"{y}{source}")
+        for y in "ab" for source in range(5) for copy in range(3)
+    )  # fmt: skip
+    train = CropList(("a", "b"), copies)
+    data = CropData(train.classes, train, train)
+    for fold in range(3):
+        inner = data.inner_fold(fold, 3)
+        assert {crop.emotion for crop in inner.valid.crops} == {"a", "b"}
+        assert not {crop.source for crop in inner.train.crops} & {crop.source for crop in inner.valid.crops}
+    with pytest.raises(DataError, match="10 pictures in train are too few for 11 folds"):
+        data.inner_fold(0, 11)
+    mixed = (*copies, LabelledCrop("x.jpg", Path(), "a", scene="1"), LabelledCrop("y.jpg", Path(), "a", shot="2"))
+    with pytest.raises(DataError, match="12 scenes or shots or pictures in train are too few for 13 folds"):
+        replace(data, train=CropList(train.classes, mixed)).inner_fold(0, 13)
+
+
+def test_a_class_with_fewer_crops_than_folds_is_told_only_where_every_class_has() -> None:
+    crops = _crops([0, 0, 0, 1, 1], [f"s{i}" for i in range(5)])
+    data = CropData(crops.classes, crops, crops)
+    assert sorted(len(data.inner_fold(fold, 3).valid) for fold in range(3)) == [1, 2, 2]
+    with pytest.raises(DataError, match=r"no class has the 4 crops in train that 4 folds need \(a 3, b 2\)"):
+        data.inner_fold(0, 4)
 
 
 def test_unreadable_pictures_are_named_and_left_out_unless_they_are_many(tmp_path: Path) -> None:
