@@ -30,6 +30,8 @@ class Resources:
     gpus: float
     local: bool = False
     """Whether it is a Ray that we started, which never grows."""
+    most_cpus: int | None = None
+    """The CPUs that were asked for; None where nothing was said."""
 
     def asked(self, cpus: int | None, gpus: float | None) -> Resources:
         """What is to be used: so many in all where said, to which a cluster may grow; else what is there.
@@ -41,7 +43,8 @@ class Resources:
                 raise UsageError(f"{option} {asked:g}: this machine has {there:g}; give --address for a cluster")
         if not self.cpus and not self.gpus and cpus is None and gpus is None:
             raise UsageError("the cluster has no worker yet; say with --gpus or --cpus how many it is to grow to")
-        return Resources(max(1, self.cpus if cpus is None else cpus), self.gpus if gpus is None else gpus, self.local)
+        there = max(1, self.cpus) if cpus is None else cpus
+        return Resources(there, self.gpus if gpus is None else gpus, self.local, cpus)
 
 
 @contextmanager
@@ -73,7 +76,9 @@ def _told(target: str, error: Exception) -> str:
         return (
             f"Ray cannot be started: its folder for temporary files has too long a name ({error}); set RAY_TMPDIR=/tmp"
         )
-    return f"Ray cannot be started on this machine: {error}; run the same command again"
+    # Ray adds the end of a log, twenty lines of it.
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+    return f"Ray cannot be started on this machine: {said}; run the same command again"
 
 
 @contextmanager
@@ -100,8 +105,9 @@ def connected(address: str | None = None, *, training: bool = False, dashboard: 
                 break
             except Exception as error:  # Ray has no error of its own here; a slow start is a bare Exception
                 ray.shutdown()
-                # A machine that is busy otherwise may not start a Ray in the 30 seconds that Ray gives itself.
-                if target != "local" or attempt == _ATTEMPTS or "timed out" not in str(error):
+                # A busy machine may not start a Ray, or its dashboard, in the time that Ray gives itself.
+                slow = "timed out" in str(error) or "dashboard" in str(error)
+                if target != "local" or attempt == _ATTEMPTS or not slow:
                     raise UsageError(_told(target, error)) from error
     # A process that dies is told of by what becomes of its frames, not by Ray's traceback of it.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
