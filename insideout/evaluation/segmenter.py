@@ -20,18 +20,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from insideout.datasets.labelled import decode_picture, pictures_in
 from insideout.errors import DataError, UsageError
 from insideout.evaluation.intervals import RESAMPLES, draw, percentiles
 from insideout.masks import Box, Mask
 from insideout.packs import SegmenterSpec
-from insideout.recipes.yolo_data import check_split_files, read_yolo_data
+from insideout.recipes.yolo_data import (
+    YoloSplit,
+    label_path,
+    pictures_of,
+    read_split,
+    read_yolo_data,
+    shared_pictures,
+    shot_in_name,
+)
 from insideout.segment import BATCH, CharacterSegmenter, Letterbox, mask_in_box
 from insideout.yolo import load_segmentation_model, set_ultralytics_environment
 
@@ -42,6 +50,8 @@ Rle = dict[str, Any]
 SIZES = {"small": 0.10, "medium": 0.30, "large": float("inf")}
 _SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 _LEAST_SCORE = 0.001
+_UNREADABLE = 0.01  # so much of the pictures may be
+_LISTED = 3
 _SAME = 0.5  # mask IoU from which a character counts as found
 
 
@@ -59,7 +69,7 @@ class Instance:
 class ScoredFrame:
     """One frame: what is labelled, every detection down to tiny scores, and what labelling a film finds."""
 
-    name: str
+    path: Path
     truth: tuple[Instance, ...]
     detections: tuple[Instance, ...]
     characters: tuple[Instance, ...]
@@ -83,12 +93,14 @@ class SegmenterScores(TypedDict):
     split: str
     frames: int
     shots: int
+    frames_without_shot: int
     confidence: float
     average_precision: dict[str, dict[str, float | int]]
     recall_by_size: dict[str, Share]
     false_positives_per_1000_frames: Share
     screen_time_found: Share
     screen_time_found_by_character: dict[str, Share]
+    notes: list[str]
 
 
 def evaluate_segmenter(
@@ -102,10 +114,11 @@ def evaluate_segmenter(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> SegmenterScores:
-    """Measure a pack's segmenter on a split (`train`, `valid`, `test`) of a YOLO export.
+    """Measure a pack's segmenter on a split (`train`, `valid`, `test`) of a YOLO export, read as training reads it.
 
     `shots` gives the shot of each frame ordinal, which is what a picture's file name must be then;
-    without it every picture is a shot by itself, which makes intervals too narrow for a film.
+    without it the shot is taken from file names such as `000123_shot012.jpg`. A picture without a shot
+    is one by itself, which makes intervals too narrow for a film; `frames_without_shot` counts those.
 
     - `average_precision`, by class and for `all` (mean over the classes that occur): `instances`,
       `mask_map50`, `mask_map50_95`, `box_map50`, `box_map50_95`.
@@ -115,23 +128,39 @@ def evaluate_segmenter(
       the number of such frames, those with an empty label file or, as YOLO has it, without one.
     - `screen_time_found`: share of the pairs of frame and labelled character that are found so; also
       by character.
+    - `notes`: what was left out, what stands for a frame without characters, what train shares.
 
-    The last three at the pack's confidence, with intervals by bootstrap over shots. Raises DataError
-    for an export that cannot be read, other classes than the pack's, boxes in place of outlines,
-    and frames that `shots` does not have; UsageError for an unknown split.
+    All but the first at the pack's confidence, with intervals by bootstrap over shots. Up to 1 % of the
+    pictures may be unreadable. Raises DataError for an export that cannot be read, one without label
+    files, other classes than the pack's, boxes in place of outlines, and frames that `shots` does not
+    have; UsageError for an unknown split.
     """
-    pictures, classes = _read_split(data, split)
+    notes: list[str] = []
+    pictures, train, classes = _read_pictures(data, split, notes)
     if classes != spec.classes:
         raise DataError(f"{data}: classes {list(classes)} are not those of the segmenter, {list(spec.classes)}")
-    clusters = [_shot(path, shots) for path in pictures]
-    frames = _run(spec, pictures, device, threads)
+    named = {path: _shot(path, shots) for path in pictures}
+    frames = _run(spec, pictures, split, notes, device, threads)
+    clusters = [named[frame.path] or str(frame.path) for frame in frames]
+    without = sum(not named[frame.path] for frame in frames)
+    if without:
+        notes.append(
+            f"{without} frames have no shot and count as one each: where they are neighbours in a film,"
+            " intervals are too narrow; give the film's shots with --shots"
+        )
+    if shared := _shared(train, pictures, shots):
+        notes.append(f"train and {split} share {shared}: the figures are too good")
+    elif split == "train":
+        notes.append("the training frames themselves are scored: no figure says anything of new shots")
     return {
         "split": split,
         "frames": len(frames),
         "shots": len(set(clusters)),
+        "frames_without_shot": without,
         "confidence": spec.confidence,
         "average_precision": average_precision(frames, classes),
         **operating_point(frames, clusters, [c for c in classes if c not in spec.parts], resamples, seed),
+        "notes": notes,
     }
 
 
@@ -236,42 +265,64 @@ def _share(cases: Sequence[tuple[int, int]], clusters: Sequence[str], scale: flo
     return {"value": scale * float(values.mean()), "low": low, "high": high, "count": len(cases)}
 
 
-def _read_split(data: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
+def _read_pictures(data: Path, split: str, notes: list[str]) -> tuple[list[Path], list[Path], tuple[str, ...]]:
+    """The pictures that are scored, those of train (none where these are they), the classes."""
     if split not in _SPLITS:
         raise UsageError(f"unknown split {split!r}; choose train, valid or test")
     resolved = read_yolo_data(data)
     folder = resolved.get(_SPLITS[split])
     if folder is None:
         raise DataError(f"{data}: has no split '{split}'; name its folder in data.yaml")
-    pictures = pictures_in(Path(folder))
-    check_split_files(pictures + [_label_file(picture) for picture in pictures], data, Path(folder))
-    return pictures, tuple(resolved["names"])
+    scored: YoloSplit = read_split(split, data, Path(folder), len(resolved["names"]), notes)
+    train = [] if split == "train" else pictures_of(Path(resolved["train"]))
+    return list(scored.pictures), train, tuple(resolved["names"])
 
 
 def _shot(picture: Path, shots: Mapping[int, str] | None) -> str:
+    """The shot of a picture; empty where it is not known."""
     if shots is None:
-        return picture.stem
+        return shot_in_name(picture)
     if not picture.stem.isdecimal() or int(picture.stem) not in shots:
         raise DataError(f"{picture}: its name is no frame ordinal of the shots given; leave the shots out, or add it")
     return shots[int(picture.stem)]
 
 
-def _run(spec: SegmenterSpec, pictures: Sequence[Path], device: str, threads: int | None) -> list[ScoredFrame]:
+def _shared(train: Sequence[Path], pictures: Sequence[Path], shots: Mapping[int, str] | None) -> str:
+    """What training has of the scored pictures, in words; empty where nothing is."""
+    found = [shared_pictures(train, pictures)]
+    if shots is not None:
+        known = {shots.get(int(path.stem), "") for path in train if path.stem.isdecimal()}
+        if both := sorted(known & {shots[int(path.stem)] for path in pictures} - {""}):
+            found.append(f"shots: {', '.join(both[:_LISTED])}{', …' * (len(both) > _LISTED)}")
+    return "; ".join(filter(None, found))
+
+
+def _run(
+    spec: SegmenterSpec, pictures: Sequence[Path], split: str, notes: list[str], device: str, threads: int | None
+) -> list[ScoredFrame]:
     set_ultralytics_environment()
     segmenter = CharacterSegmenter(spec, device, threads)
     network = load_segmentation_model(spec.architecture, spec.weights, len(spec.classes)).to(device)
     frames: list[ScoredFrame] = []
+    unreadable: list[str] = []
     for start in range(0, len(pictures), BATCH):
-        paths = pictures[start : start + BATCH]
-        images = [_read_picture(path) for path in paths]
-        if len({image.shape for image in images}) == 1:
-            found = segmenter.segment(np.stack(images))
+        read = {path: _read_picture(path) for path in pictures[start : start + BATCH]}
+        images = {path: image for path, image in read.items() if image is not None}
+        unreadable += [str(path) for path in read if path not in images]
+        if len(unreadable) > _UNREADABLE * len(pictures):
+            raise DataError(
+                f"{'; '.join(unreadable)}: cannot be decoded; mend or remove such pictures: more than 1 % of '{split}'"
+            )
+        if len({image.shape for image in images.values()}) == 1:
+            found = segmenter.segment(np.stack(list(images.values())))
         else:
-            found = [segmenter.segment(image[None])[0] for image in images]
-        for path, image, characters in zip(paths, images, found, strict=True):
+            found = [segmenter.segment(image[None])[0] for image in images.values()]
+        for (path, image), characters in zip(images.items(), found, strict=True):
             named = tuple(Instance(c.name, c.box, _rle(c.mask), c.score) for c in characters)
             truth = _read_truth(path, spec.classes, *image.shape[:2])
-            frames.append(ScoredFrame(path.stem, truth, _detect(network, spec, image), named))
+            frames.append(ScoredFrame(path, truth, _detect(network, spec, image), named))
+    if unreadable:
+        notes.append(f"{split}: left out as unreadable: {'; '.join(unreadable)}")
     return frames
 
 
@@ -304,36 +355,29 @@ def _rle(mask: Mask) -> Rle:
     return {"size": [mask.height, mask.width], "counts": mask.rle().encode()}
 
 
-def _read_picture(path: Path) -> Picture:
-    picture = decode_picture(np.fromfile(path, np.uint8))
-    if picture is None:
-        raise DataError(f"{path}: not a readable picture; remove it or export it again")
-    return picture
+def _read_picture(path: Path) -> Picture | None:
+    """A picture as ultralytics reads it for training, RGB uint8 [h, w, 3]; None where it cannot be decoded."""
+    from ultralytics.utils.patches import imread
 
-
-def _label_file(picture: Path) -> Path:
-    return picture.parent.parent / "labels" / f"{picture.stem}.txt"
+    try:
+        picture = imread(path)
+    except cv2.error:  # of its header: so many pixels are not decoded
+        return None
+    return None if picture is None else np.ascontiguousarray(picture[:, :, ::-1])
 
 
 def _read_truth(picture: Path, classes: Sequence[str], height: int, width: int) -> tuple[Instance, ...]:
-    """The outlines of a picture's label file; a picture without one shows no character."""
-    path = _label_file(picture)
+    """The outlines of a picture's label file, which `read_split` has checked; none where there is no file."""
+    path = label_path(picture)
     found: list[Instance] = []
-    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
+    for line in path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else ():
         if not line.strip():
             continue
-        try:
-            index, points = int(line.split()[0]), np.array(line.split()[1:], np.float64)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: expected a class and numbers, found {line[:40]!r}") from error
-        if not 0 <= index < len(classes):
-            raise DataError(f"{path}, line {number}: class {index}, but data.yaml names {len(classes)} classes")
-        if len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-            raise DataError(f"{path}, line {number}: {len(points)} numbers are no outline; export as segmentation")
-        xs, ys = points[0::2] * width, points[1::2] * height
+        index, *points = map(float, line.split())
+        xs, ys = np.array(points[0::2]) * width, np.array(points[1::2]) * height
         outline = np.stack([xs, ys], 1).ravel().tolist()
         box = (float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys)))
-        found.append(Instance(classes[index], box, coco.merge(coco.frPyObjects([outline], height, width))))
+        found.append(Instance(classes[int(index)], box, coco.merge(coco.frPyObjects([outline], height, width))))
     return tuple(found)
 
 

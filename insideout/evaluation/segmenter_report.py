@@ -51,6 +51,8 @@ def report_segmenter(
 def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield f"{found['frames']} frames of {found['shots']} shots, split {found['split']}"
     yield ""
+    if found["notes"]:
+        yield from (*(f"- {in_markdown(note)}" for note in found["notes"]), "")
     yield "| class | instances | mask mAP50 | mask mAP50-95 | box mAP50 | box mAP50-95 |"
     yield "|---|---|---|---|---|---|"
     for name, row in found["average_precision"].items():

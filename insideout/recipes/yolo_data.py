@@ -132,8 +132,12 @@ def read_yolo_export(data: Path, *, allow_leaks: bool = False) -> YoloExport:
     for key in ("train", "val"):
         if not Path(resolved[key]).is_relative_to(home):
             notes.append(f"{key}: the pictures lie outside of {home}, in {resolved[key]}, as the data.yaml says")
-    splits = {key: _read_split(key, data, Path(resolved[key]), len(names), notes) for key in ("train", "val")}
-    shared = _shared(splits["train"].pictures, splits["val"].pictures)
+    splits = {key: read_split(key, data, Path(resolved[key]), len(names), notes) for key in ("train", "val")}
+    for key, split in splits.items():
+        if not any(split.outlines):
+            where = label_path(split.pictures[0])
+            raise DataError(f"{resolved[key]}: no outline for any picture (looked at {where}); '{key}' needs some")
+    shared = shared_pictures(splits["train"].pictures, splits["val"].pictures)
     if shared and not allow_leaks:
         raise DataError(f"{data}: train and val share {shared}; split by shot, or allow leaks to train all the same")
     if shared:
@@ -192,8 +196,18 @@ def _class_names(path: Path, names: object) -> list[str]:
     return listed
 
 
-def _read_split(key: str, data: Path, folder: Path, classes: int, notes: list[str]) -> YoloSplit:
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def pictures_of(folder: Path) -> list[Path]:
+    """The pictures of a split's folder and of those inside of it, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def read_split(key: str, data: Path, folder: Path, classes: int, notes: list[str]) -> YoloSplit:
+    """Read and check the pictures in `folder` and their label files; `key` names the split in messages.
+
+    What is left out or stands for a negative is added to `notes`. Raises DataError as `read_yolo_export`
+    does for a split, and where no picture has a label file; all of them may be empty.
+    """
+    pictures = pictures_of(folder)
     if not pictures:
         raise DataError(f"{folder}: no pictures; '{key}' needs images")
     check_split_files([*pictures, *map(label_path, pictures)], data, folder)
@@ -209,9 +223,12 @@ def _read_split(key: str, data: Path, folder: Path, classes: int, notes: list[st
     outlines = tuple(_read_outlines(label_path(path), classes, problems) for path in usable)
     if problems:
         raise DataError(f"{_some(problems)}; ultralytics would leave the picture out without a word")
-    if not any(outlines):
-        raise DataError(f"{folder}: no outline for any picture (looked at {label_path(usable[0])}); '{key}' needs some")
     missing = [path for path in usable if not label_path(path).is_file()]
+    if len(missing) == len(usable):
+        raise DataError(
+            f"{folder}: no label file, and so no outline for any picture (looked for {label_path(usable[0])});"
+            " put the label files there, an empty one for a picture that shows nobody"
+        )
     if missing:
         notes.append(f"{key}: {len(missing)} pictures have no label file and count as negatives, such as {missing[0]}")
     return YoloSplit(tuple(usable), outlines)
@@ -266,15 +283,15 @@ def _wrong(words: Sequence[str], classes: int) -> str:
     return f"coordinate {outside[0]} is outside of 0 to 1; give shares of width and height" if outside else ""
 
 
-def _shared(train: Sequence[Path], val: Sequence[Path]) -> str:
-    """What two splits have in common, in words; empty where nothing is."""
+def shared_pictures(train: Sequence[Path], val: Sequence[Path]) -> str:
+    """What the pictures of two splits have in common, in words; empty where nothing is."""
     stems = {_stem(path): path for path in train}
     names = [f"{stems[_stem(path)]} and {path}" for path in val if _stem(path) in stems]
     sizes = {path.stat().st_size for path in train} & {path.stat().st_size for path in val}
     contents = {_content(path): path for path in train if path.stat().st_size in sizes}
     twins = [(path, _content(path)) for path in val if path.stat().st_size in sizes]
     copies = [f"{contents[digest]} and {path}" for path, digest in twins if digest in contents]
-    shots = sorted({_shot(path) for path in train} & {_shot(path) for path in val} - {""})
+    shots = sorted({shot_in_name(path) for path in train} & {shot_in_name(path) for path in val} - {""})
     found = {"names of pictures": names, "the same picture": copies, "shots": shots}
     return "; ".join(f"{what}: {_some(items)}" for what, items in found.items() if items)
 
@@ -283,7 +300,8 @@ def _stem(path: Path) -> str:
     return _COPY.sub("", path.stem)
 
 
-def _shot(path: Path) -> str:
+def shot_in_name(path: Path) -> str:
+    """The shot in the name of a picture, such as `shot_012`; empty where there is none."""
     match = _SHOT.search(path.stem)
     return match.group(1).lower() if match else ""
 

@@ -18,7 +18,8 @@ from insideout.evaluation.segmenter import (
     matched,
     operating_point,
 )
-from insideout.packs import load_pack
+from insideout.packs import SegmenterSpec, load_pack
+from insideout.recipes.yolo_data import read_yolo_export
 from insideout.segment import CharacterSegmenter
 
 CLASSES = ("Bunny", "Frank", "head")
@@ -32,7 +33,9 @@ def figure(name: str, x: int, y: int, w: int, h: int, score: float = 1.0) -> Ins
 
 
 def frame(truth: list[Instance], detections: list[Instance], characters: list[Instance] | None = None) -> ScoredFrame:
-    return ScoredFrame("0", tuple(truth), tuple(detections), tuple(detections if characters is None else characters))
+    return ScoredFrame(
+        Path("0"), tuple(truth), tuple(detections), tuple(detections if characters is None else characters)
+    )
 
 
 def test_average_precision_of_known_detections() -> None:
@@ -163,25 +166,133 @@ def test_a_segmenter_that_is_compared_with_its_own_outlines_finds_everything(
         evaluate_segmenter(spec, data, shots={1000: "1"})
 
 
+def quick(pack: Path) -> SegmenterSpec:
+    """The bundled segmenter at a fraction of its size: these tests are about what is read, not what is found."""
+    return replace(load_pack(pack).segmenter, imgsz=96)
+
+
+def square(x: float) -> str:
+    """An outline of class 0 that is a square of a tenth of the picture."""
+    return f"0 {x} 0.1 {x + 0.1:.2f} 0.1 {x + 0.1:.2f} 0.2 {x} 0.2\n"
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+def test_both_layouts_with_their_folders_and_kinds_of_pictures_are_read_as_training_reads_them(
+    pack: Path, tmp_path: Path, layout: str
+) -> None:
+    """Roboflow writes valid/images, ultralytics' own data sets images/val; one picture is in a folder of its own."""
+    spec, random = quick(pack), np.random.default_rng(0)
+    for split in ("train", "val"):
+        images, labels = (tmp_path / layout.format(split=split, kind=kind) for kind in ("images", "labels"))
+        for i, name in enumerate(("a.jpg", "b.tif", "scene/c.avif", "scene/d.bmp")):
+            for folder in (images, labels):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # One colour each: the network finds nothing, and this is about labels.
+            shade = np.full((64, 96, 3), random.integers(0, 256, 3), np.uint8)
+            assert cv2.imwrite(str(images / name), shade)
+            (labels / name).with_suffix(".txt").write_text(square(0.1) * i)
+    named = {split: layout.format(split=split, kind="images") for split in ("train", "val")}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(named | {"names": list(spec.classes)}))
+    expected = read_yolo_export(tmp_path, allow_leaks=True).val
+    assert expected.outlines == (0, 1, 2, 3)
+    found = evaluate_segmenter(spec, tmp_path)
+    assert found["frames"] == 4
+    assert found["average_precision"]["all"]["instances"] == 6
+    assert found["screen_time_found"]["count"] == 3
+    assert found["false_positives_per_1000_frames"]["count"] == 1
+
+
+def test_a_split_without_label_files_is_refused_and_one_with_empty_ones_is_not(pack: Path, tmp_path: Path) -> None:
+    spec = quick(pack)
+    data = export(tmp_path, spec.classes)
+    for ordinal in (1, 2):
+        write_frame(data, ordinal, np.zeros((32, 32, 3), np.uint8), "")
+    assert evaluate_segmenter(spec, data)["false_positives_per_1000_frames"]["count"] == 2
+    (data / "valid/labels/000001.txt").unlink()
+    notes = evaluate_segmenter(spec, data)["notes"]
+    assert any("1 pictures have no label file and count as negatives" in note for note in notes)
+    (data / "valid/labels/000002.txt").unlink()
+    with pytest.raises(DataError, match=r"no label file.*valid/labels/000001\.txt"):
+        evaluate_segmenter(spec, data)
+
+
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ("0 0.5 0.5 0.2 0.2\n", "line 1: 4 numbers are no outline; export as segmentation"),
-        ("0 0.1 0.1 0.5 0.1 0.5 0.5\n9 0.1 0.1 0.5 0.1 0.5 0.5\n", "line 2: class 9, but data.yaml names 5 classes"),
-        ("Bunny 0.1 0.1 0.5 0.1 0.5 0.5\n", "line 1: expected a class and numbers, found 'Bunny"),
-        ("0 0.1 0.1 0.5 0.1 nan 0.5\n", "are no outline"),
+        ("0 0.5 0.5 0.2 0.2\n", "5 columns are a box"),
+        (f"{square(0.1)}9 0.1 0.1 0.5 0.1 0.5 0.5\n", r"000001\.txt:2: class 9; this export has the classes 0 to 4"),
+        ("Bunny 0.1 0.1 0.5 0.1 0.5 0.5\n", "'Bunny .* is not all numbers"),
+        ("0 0.1 0.1 0.5 0.1 nan 0.5\n", "coordinate nan"),
     ],
 )
 def test_bad_labels_are_named(pack: Path, tmp_path: Path, label: str, says: str) -> None:
-    spec = load_pack(pack).segmenter
+    spec = quick(pack)
     data = export(tmp_path, spec.classes)
     write_frame(data, 1, np.zeros((32, 32, 3), np.uint8), label)
     with pytest.raises(DataError, match=says):
         evaluate_segmenter(spec, data)
 
 
+def test_a_picture_that_cannot_be_read_is_named_and_left_out_unless_there_are_many(pack: Path, tmp_path: Path) -> None:
+    spec = quick(pack)
+    data = export(tmp_path, spec.classes)
+    for ordinal in range(1, 102):
+        write_frame(data, ordinal, np.zeros((16, 320, 3), np.uint8), square(0.1) if ordinal == 1 else "")
+    # Its header is whole, so only decoding it shows what is wrong.
+    webp = cv2.imencode(".webp", np.random.default_rng(0).integers(0, 256, (16, 320, 3), np.uint8))[1].tobytes()
+    for ordinal in (7, 8):
+        picture = data / f"valid/images/{ordinal:06d}.png"
+        picture.with_suffix(".webp").write_bytes(webp[:60] + bytes(len(webp) - 60))
+        picture.unlink()
+        if ordinal == 7:
+            found = evaluate_segmenter(spec, data)
+            assert found["frames"] == 100
+            (note,) = [note for note in found["notes"] if "000007.webp" in note]
+            assert note.startswith("valid: left out as unreadable: ")
+    with pytest.raises(DataError, match=r"000007\.webp.*000008\.webp.*more than 1 %"):
+        evaluate_segmenter(spec, data)
+
+
+def test_frames_without_a_shot_are_told_and_a_shot_in_the_name_is_used(pack: Path, tmp_path: Path) -> None:
+    spec = quick(pack)
+    data = export(tmp_path, spec.classes)
+    for ordinal in (1, 2, 3):
+        write_frame(data, ordinal, np.zeros((32, 32, 3), np.uint8), square(0.1))
+    found = evaluate_segmenter(spec, data)
+    assert (found["shots"], found["frames_without_shot"]) == (3, 3)
+    assert any("3 frames have no shot and count as one each" in note and "--shots" in note for note in found["notes"])
+    found = evaluate_segmenter(spec, data, shots=dict.fromkeys((1, 2, 3), "1"))
+    assert (found["shots"], found["frames_without_shot"], found["notes"]) == (1, 0, [])
+    for kind, suffix in (("images", ".png"), ("labels", ".txt")):
+        for ordinal in (1, 2):
+            path = data / f"valid/{kind}/{ordinal:06d}{suffix}"
+            path.rename(path.with_stem(f"{path.stem}_shot003"))
+    found = evaluate_segmenter(spec, data)
+    assert (found["shots"], found["frames_without_shot"]) == (2, 1)
+
+
+def test_what_train_and_the_scored_frames_share_is_told(pack: Path, tmp_path: Path) -> None:
+    spec = quick(pack)
+    data = export(tmp_path, spec.classes)
+    (data / "train/images/0.jpg").unlink()
+    for ordinal in range(3):
+        write_frame(data, ordinal, np.full((32, 32, 3), ordinal, np.uint8), square(0.1))
+        cv2.imwrite(str(data / f"train/images/{10 + ordinal:06d}.png"), np.full((32, 32, 3), 9, np.uint8))
+    shots = {**dict.fromkeys(range(3), "1"), 10: "2", 11: "3", 12: "3"}
+    assert not evaluate_segmenter(spec, data, shots=shots)["notes"]
+    (note,) = evaluate_segmenter(spec, data, shots=shots | {10: "1"})["notes"]
+    assert note == "train and valid share shots: 1: the figures are too good"
+    (data / "train/images/000011.png").rename(data / "train/images/000001.png")
+    (note,) = evaluate_segmenter(spec, data, shots=shots)["notes"]
+    assert "names of pictures: " in note
+    (data / "train/labels").mkdir()
+    (data / "train/labels/000010.txt").write_text(square(0.1))
+    (note,) = [n for n in evaluate_segmenter(spec, data, "train", shots=shots)["notes"] if "no label file" not in n]
+    assert note == "the training frames themselves are scored: no figure says anything of new shots"
+
+
 def test_bad_exports_are_named(pack: Path, tmp_path: Path) -> None:
-    spec = load_pack(pack).segmenter
+    spec = quick(pack)
     data = export(tmp_path / "a", ("Joy", "Anger"))
     write_frame(data, 1, np.zeros((32, 32, 3), np.uint8), "")
     with pytest.raises(DataError, match=r"\['Joy', 'Anger'\] are not those of the segmenter"):
@@ -192,5 +303,5 @@ def test_bad_exports_are_named(pack: Path, tmp_path: Path) -> None:
         evaluate_segmenter(spec, data, "test")
     broken = export(tmp_path / "b", spec.classes)
     (broken / "valid/images/7.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"7\.jpg: not a readable picture"):
+    with pytest.raises(DataError, match=r"7\.jpg: not readable as a picture"):
         evaluate_segmenter(spec, broken)

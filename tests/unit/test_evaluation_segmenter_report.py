@@ -46,5 +46,9 @@ def test_the_bundled_segmenter_is_scored_on_frames_of_the_excerpt(root: Path, ex
     assert written["average_precision"]["Bunny"]["instances"] == 1
     assert written["screen_time_found"]["count"] == 1
     assert written["false_positives_per_1000_frames"]["count"] == 2
+    assert (written["shots"], written["frames_without_shot"]) == (3, 3)
+    (note,) = [line for line in lines if "3 frames have no shot and count as one each" in line]
+    assert note.startswith("- ")
+    assert note[2:] in written["notes"]
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
     assert any(line.startswith("| screen time found | ") and line.endswith("| 1 |") for line in lines)
