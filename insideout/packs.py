@@ -28,6 +28,8 @@ from insideout.views import View
 VERSION = 1
 CARD = "MODEL_CARD.md"
 ERRORS = "confusion.parquet"
+#: Segmentation models of ultralytics that label; those for 1280 px (-p6) need other padding than `Letterbox` gives.
+SEGMENTERS = r"^yolo[0-9a-z]+-seg$"
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Part(BaseModel):
 class SegmenterPart(_Part):
     """What pack.json says of the segmenter."""
 
-    architecture: str = Field(pattern=r"^yolo[0-9a-z]+-seg$")
+    architecture: str = Field(pattern=SEGMENTERS)
     imgsz: int = Field(ge=32, multiple_of=32)
     classes: Names
     parts: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, field_validator
 
+from insideout.packs import SEGMENTERS
 from insideout.precision import Precision
 from insideout.recipes.base import Recipe
 
@@ -61,7 +62,8 @@ class SegmenterRecipe(Recipe):
 def check_model_name(name: str) -> None:
     """Compare the name of a model with ultralytics' own configurations, without importing it.
 
-    Raises ValueError for an unknown name, for one of another task, and for one without its size.
+    Raises ValueError for an unknown name, for one of another task, for one without its size, and for
+    one that no pack takes.
     """
     found = importlib.util.find_spec("ultralytics")
     if found is None or not found.submodule_search_locations:
@@ -71,7 +73,7 @@ def check_model_name(name: str) -> None:
     # As ultralytics finds them: yolov8n-seg is yolov8-seg in the size n.
     path = configurations.get(name) or configurations.get(re.sub(r"(\d+)[nslmx](?=-|$)", r"\1", name, count=1))
     if path is None:
-        known = sorted(stem for stem in configurations if stem.endswith("-seg") and not stem.startswith("yoloe"))
+        known = sorted(stem for stem in configurations if re.match(SEGMENTERS, stem))
         raise ValueError(f"ultralytics has no model '{name}'; it has {', '.join(known)}, in sizes such as yolov8n-seg")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     head = str(content["head"][-1][-2])
@@ -81,3 +83,8 @@ def check_model_name(name: str) -> None:
     size = re.match(r"yolov?\d+([nslmx])", name)
     if sizes and (size is None or size.group(1) not in sizes):
         raise ValueError(f"'{name}' does not say its size; put one of {', '.join(sizes)} after the version")
+    if not re.match(SEGMENTERS, name):
+        raise ValueError(
+            f"'{name}' can be trained but cannot label: it needs pictures padded to multiples of 64 px, which labelling"
+            " does not do; take one such as yolov8n-seg"
+        )
