@@ -25,11 +25,16 @@ def split(
     allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Write it even if the audit finds leaks.")] = False,
 ) -> None:
     """Split labelled crops by shot or scene, and audit what the splits share."""
+    from insideout.datasets.labelled import find_unreadable
     from insideout.leaks import fingerprints
     from insideout.splits import audit_part, check_free, gather, grouping_lines, split_crops, write_split
 
     check_free(out)
     crops = gather(data, _names(only_splits), _names(keep))
+    unreadable = find_unreadable(crops)
+    for bad in unreadable:
+        typer.echo(f"not readable, left out: {bad}")
+    crops = [crop for crop in crops if crop.name not in unreadable]
     hashes = fingerprints(crops)
     parts = split_crops(crops, by, valid=valid, test=test, folds=folds, seed=seed, hashes=hashes)
     audits = [audit_part(crops, part, by, hashes) for part in parts]

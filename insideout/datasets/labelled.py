@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,9 @@ Picture = npt.NDArray[np.uint8]
 
 TABLE = "crops.csv"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+#: Share of the pictures that may be unreadable.
+MOST_UNREADABLE = 0.01
 
 #: Names of the folder of each split; the second is what other tools call it.
 SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
@@ -188,8 +192,35 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a class folder, by name. Raises DataError when there are none."""
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not found:
-        raise DataError(f"{folder}: no pictures; add some, remove the folder, or name the other classes in the recipe")
+        raise DataError(f"{folder}: no pictures; add some, or remove the folder, in the other splits too")
     return found
+
+
+def find_unreadable(*parts: Sequence[LabelledCrop], threads: int = 2) -> list[str]:
+    """Decode every crop of the parts of a data set once and name those that cannot be read, in their order.
+
+    Raises DataError when they are more than one in a hundred of all, or all those of a class in a part.
+    """
+
+    def problem(crop: LabelledCrop) -> str | None:
+        try:
+            crop.read()
+        except DataError as error:
+            return str(error)
+        return None
+
+    every = [crop for part in parts for crop in part]
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="crops") as pool:
+        problems = {crop.name: why for crop, why in zip(every, pool.map(problem, every), strict=True) if why}
+    if len(problems) > MOST_UNREADABLE * len(every):
+        raise DataError(f"{len(problems)} of {len(every)} crops cannot be read: {'; '.join(problems.values())[:300]}")
+    for part in parts if problems else ():
+        sound = {crop.emotion for crop in part if crop.name not in problems}
+        for crop in part:
+            if crop.emotion not in sound:
+                count = sum(other.emotion == crop.emotion for other in part)
+                raise DataError(f"none of the {count} crops of {crop.emotion} can be read: {problems[crop.name]}")
+    return list(problems)
 
 
 def _folders(found: Mapping[str, object]) -> set[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insideout.crops import resize, square
+from insideout.datasets import labelled
 from insideout.datasets.crop_table import read_crop_table
 from insideout.datasets.labelled import CropList, LabelledCrop, read_export
 from insideout.errors import DataError
@@ -22,9 +23,6 @@ from insideout.store import Store
 
 Balance = Literal["none", "sqrt", "equal"]
 Pictures = npt.NDArray[np.uint8]
-
-#: Share of pictures that may be unreadable before it is an error.
-_BAD_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -169,26 +167,8 @@ def select(found: Mapping[str, Sequence[LabelledCrop]], keep: Sequence[str] | No
 
 
 def find_unreadable(data: CropData, threads: int = 2) -> list[str]:
-    """Decode every crop once and name those that cannot be read.
-
-    Raises DataError when they are more than one in a hundred, or all of a class.
-    """
-    every = (*data.train.crops, *data.valid.crops)
-
-    def problem(crop: LabelledCrop) -> str | None:
-        try:
-            crop.read()
-        except DataError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        problems = list(pool.map(problem, every))
-    bad = [crop.name for crop, found in zip(every, problems, strict=True) if found]
-    if len(bad) > _BAD_SHARE * len(every):
-        first = "; ".join(found for found in problems if found)[:300]
-        raise DataError(f"{len(bad)} of {len(every)} crops cannot be read: {first}")
-    return bad
+    """Decode every crop once and name those that cannot be read. Raises DataError as `labelled.find_unreadable`."""
+    return labelled.find_unreadable(data.train.crops, data.valid.crops, threads=threads)
 
 
 def draw_weights(crops: CropList, balance: Balance, shots_first: bool) -> npt.NDArray[np.float64]:

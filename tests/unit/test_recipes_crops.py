@@ -159,6 +159,18 @@ def test_unreadable_pictures_are_named_and_left_out_unless_they_are_many(tmp_pat
         find_unreadable(data)
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_class_of_which_no_picture_can_be_read_is_an_error_however_few_it_has(tmp_path: Path, split: str) -> None:
+    counts = {"train": {"A": 300, "B": 2}, "valid": {"A": 20, "B": 2}}
+    data = read_crops(write_export(tmp_path, counts, size=8))
+    lost = [crop.name for crop in getattr(data, split).crops if crop.emotion == "B"]
+    (tmp_path / lost[0]).write_bytes(b"")
+    assert find_unreadable(data) == lost[:1]
+    (tmp_path / lost[1]).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"none of the 2 crops of B can be read: {lost[0]}: not a readable picture"):
+        find_unreadable(data)
+
+
 def test_a_loader_pads_with_black_as_labelling_does(tmp_path: Path) -> None:
     picture = np.zeros((20, 40, 3), np.uint8)
     picture[:, :] = (0, 0, 255)  # red, as OpenCV orders it

@@ -344,6 +344,25 @@ def test_the_command_refuses_a_leak_after_printing_the_audit(tmp_path: Path) -> 
     assert sum(map(len, read_export(out).values())) == 4
 
 
+def test_the_command_names_a_picture_that_cannot_be_read_and_leaves_it_out(tmp_path: Path) -> None:
+    counts = {"train": {"Angry": 60, "Happy": 60}, "valid": {"Angry": 10, "Happy": 10}}
+    data = write_export(tmp_path / "data", counts, shots=tuple(range(1, 21)), size=8)
+    first, second = sorted(path.relative_to(data) for path in (data / "train/Happy").iterdir())[:2]
+    (data / first).write_bytes(b"\xff\xd8\xff")
+    allowed = ("--by", "frame", "--allow-leaks")
+    code, said, _ = insideout_split(str(data), "--out", str(tmp_path / "out"), *allowed)
+    assert code == 0
+    assert f"not readable, left out: {first}" in said
+    found = read_export(tmp_path / "out")
+    assert sum(map(len, found.values())) == 139
+    assert all(crop.read().shape == (8, 8, 3) for crops in found.values() for crop in crops)
+    (data / second).write_bytes(b"")
+    code, _, error = insideout_split(str(data), "--out", str(tmp_path / "more"), *allowed)
+    assert code == 1
+    assert isinstance(error, DataError)
+    assert f"2 of 140 crops cannot be read: {first}" in str(error)
+
+
 def test_a_split_needs_no_ray() -> None:
     check = "import pipelines.split, insideout.splits, sys; print('ray' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
