@@ -20,9 +20,14 @@ class Recipe(BaseModel):
     def read(cls, path: Path, **overrides: Any) -> Self:
         """Read a YAML file; `overrides` that are not None win over it. Raises RecipeError."""
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise RecipeError(f"{path}: no such recipe; the shipped ones are in configs/") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = "not text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise RecipeError(
+                f"{path}: not readable as a recipe ({why}); give a YAML file; the shipped ones are in configs/"
+            ) from error
         return cls.from_yaml(text, str(path), **overrides)
 
     @classmethod
@@ -36,7 +41,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"{where}: a recipe is a map of settings, found {type(raw).__name__}")
         raw |= {key: value for key, value in overrides.items() if value is not None}
         try:
-            return cls(**raw)
+            return cls.model_validate(raw)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RecipeError(f"{where}: {problems}") from error
