@@ -33,7 +33,7 @@ By = Literal["shot", "scene", "frame", "character", "film"]
 Part = dict[str, Indices]
 """Indices of the crops of each split, ascending; `train`, `valid` and perhaps `test`."""
 
-_ORIGIN = ("film", "scene", "shot", "track", "character", "ordinal")
+_ORIGIN = ("film", "scene", "shot", "track", "character", "ordinal", "pts", "time_base")
 _MOST_FOLDS = 10
 
 

@@ -19,6 +19,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class _Seen:
     """One character in one frame, as the run tells it; ordinal and track name it in its film."""
 
     ordinal: int
+    pts: int
     shot: int
     track: int
     character: str
@@ -102,7 +104,8 @@ def read_crop_table(run: str | Path, labels: Path) -> dict[str, list[LabelledCro
     if not parts:
         raise DataError(f"{store.root}: no label table there; give the folder that `insideout label --out` wrote")
     rows = _read_labels(labels)
-    films = _films(store, parts)
+    times = _time_bases(store)
+    films = sorted({*parts, *times})
     found: defaultdict[str, list[LabelledCrop]] = defaultdict(list)
     lost: list[_Label] = []
     for film, of_film in sorted(_by_film(rows, films, labels).items()):
@@ -126,6 +129,8 @@ def read_crop_table(run: str | Path, labels: Path) -> dict[str, list[LabelledCro
                     track=str(crop.track),
                     character=label.as_character or crop.character,
                     ordinal=crop.ordinal,
+                    pts=crop.pts,
+                    time_base=times.get(film),
                     votes=label.votes,
                 )
             )
@@ -221,10 +226,10 @@ def _votes(labels: Path, row: str, record: Mapping[str, str]) -> dict[str, float
     return votes or None
 
 
-def _films(store: Store, parts: Iterable[str]) -> list[str]:
-    """The films of a run, with those in which nobody was seen."""
-    listed = store.read_table("films.parquet")["film"].to_pylist() if store.exists("films.parquet") else []
-    return sorted({*parts, *(str(film) for film in listed)})
+def _time_bases(store: Store) -> dict[str, Fraction]:
+    """The time base of each film of a run, also of those in which nobody was seen."""
+    listed = store.read_table("films.parquet").to_pylist() if store.exists("films.parquet") else []
+    return {str(row["film"]): Fraction(row["time_base_num"], row["time_base_den"]) for row in listed}
 
 
 def _by_film(rows: Iterable[_Label], films: Sequence[str], labels: Path) -> dict[str, list[_Label]]:

@@ -88,8 +88,8 @@ def make_exports(
     shutil.rmtree(part, ignore_errors=True)
     writer = _Writer(part, digest[:16], tuple(classes), heads, crop)
     try:
-        for ordinal, picture in _pictures(film, frames):
-            writer.write(ordinal, frames[ordinal], picture)
+        for ordinal, time, picture in _pictures(film, frames):
+            writer.write(ordinal, time, frames[ordinal], picture)
         writer.finish()
         if out.exists():
             out.rmdir()
@@ -108,7 +108,7 @@ class _Writer:
         self.crops: Counter[tuple[str, str]] = Counter()
         self.origins: list[dict[str, object]] = []
 
-    def write(self, ordinal: int, frame: LabelledFrame, picture: Picture) -> None:
+    def write(self, ordinal: int, time: Mapping[str, object], frame: LabelledFrame, picture: Picture) -> None:
         folder = SPLITS[frame.split]
         lines: list[str] = []
         for figure in frame.figures:
@@ -128,6 +128,7 @@ class _Writer:
                             "track": "" if figure.track is None else figure.track,
                             "character": figure.character,
                             "ordinal": ordinal,
+                            **time,
                         }
                         | {f"p_{label}": round(share, 4) for label, share in figure.votes.items()}
                     )
@@ -145,7 +146,7 @@ class _Writer:
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
         (self.out / "segmentation" / "data.yaml").write_text(text)
         votes = sorted({key for origin in self.origins for key in origin if key.startswith("p_")})
-        columns = ["file", "film", "scene", "shot", "track", "character", "ordinal", *votes]
+        columns = ["file", "film", "scene", "shot", "track", "character", "ordinal", "pts", "time_base", *votes]
         with (self.out / "classification" / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             table.writeheader()
@@ -193,14 +194,15 @@ def _crop(kind: CropKind, picture: Picture, mask: Picture | None, figure: Figure
     return cut(picture, character, kind, _HEAD_MARGIN)
 
 
-def _pictures(film: Path, wanted: Mapping[int, Any]) -> Iterator[tuple[int, Picture]]:
-    """The wanted frames of the film as BGR pictures, in presentation order."""
+def _pictures(film: Path, wanted: Mapping[int, Any]) -> Iterator[tuple[int, dict[str, object], Picture]]:
+    """The wanted frames of the film in presentation order: ordinal, pts with time base, BGR picture."""
     last = max(wanted, default=-1)
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for ordinal, frame in enumerate(container.decode(stream)):
             if ordinal in wanted:
-                yield ordinal, frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
+                time: dict[str, object] = {"pts": frame.pts, "time_base": stream.time_base}
+                yield ordinal, time, frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
             if ordinal >= last:
                 return

@@ -4,8 +4,9 @@
 
 This is how Roboflow exports classification data. `crops.csv` is ours and optional: one row per
 picture, `file` (relative to EXPORT) with any of `film`, `scene`, `shot`, `track`, `character`,
-`ordinal`, and a column `p_CLASS` per class where annotators' votes are kept as a soft label. Without
-it the shot and the rest are taken from file names of the form `004128_shot032_track083_Bunny.jpg`.
+`ordinal`, `pts` and `time_base` (seconds per unit of pts, such as 1/24000), and a column `p_CLASS` per
+class where annotators' votes are kept as a soft label. Without it the shot and the rest are taken from
+file names of the form `004128_shot032_track083_Bunny.jpg`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -68,6 +70,9 @@ class LabelledCrop:
     ordinal: int | None = None
     source: str = ""
     """The picture it was made from, where an export holds several augmented copies of one."""
+    pts: int | None = None
+    time_base: Fraction | None = None
+    """Seconds per unit of `pts`."""
     votes: Mapping[str, float] | None = None
     """Share of the annotators' votes by class, sum 1; None where there is one label only."""
 
@@ -85,6 +90,11 @@ class LabelledCrop:
     def track_key(self) -> str:
         """Names the track among all shots; empty where it is unknown."""
         return f"{self.shot_key}/{self.track}" if self.shot and self.track else ""
+
+    @property
+    def time(self) -> Fraction | None:
+        """When its frame is shown, in seconds of its film; None where that is unknown."""
+        return None if self.pts is None or self.time_base is None else self.pts * self.time_base
 
     def read(self) -> Picture:
         """Decode the picture, RGB uint8 [h, w, 3]. Raises DataError."""
@@ -236,12 +246,40 @@ def _crop(data: Path, path: Path, emotion: str, origins: dict[str, dict[str, str
     if row is None:
         raise DataError(f"{data / TABLE}: has no row for {name}; add one, or delete the table")
     votes = {key[2:]: float(value) for key, value in row.items() if key.startswith("p_") and value}
-    try:
-        ordinal = int(row["ordinal"]) if row.get("ordinal") else None
-    except ValueError as error:
-        raise DataError(f"{data / TABLE}: {name}: ordinal '{row['ordinal']}' is not a whole number") from error
     origin = {key: row.get(key) or "" for key in ("film", "scene", "shot", "track", "character")}
-    return LabelledCrop(name, path, emotion, ordinal=ordinal, source=source, votes=votes or None, **origin)
+    return LabelledCrop(
+        name,
+        path,
+        emotion,
+        ordinal=_whole(data, name, row, "ordinal"),
+        source=source,
+        pts=_whole(data, name, row, "pts"),
+        time_base=_time_base(data, name, row.get("time_base") or ""),
+        votes=votes or None,
+        **origin,
+    )
+
+
+def _whole(data: Path, name: str, row: Mapping[str, str], column: str) -> int | None:
+    text = row.get(column)
+    try:
+        return int(text) if text else None
+    except ValueError as error:
+        raise DataError(f"{data / TABLE}: {name}: {column} '{text}' is not a whole number") from error
+
+
+def _time_base(data: Path, name: str, text: str) -> Fraction | None:
+    if not text:
+        return None
+    try:
+        found = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if found <= 0:
+        raise DataError(
+            f"{data / TABLE}: {name}: time_base '{text}' is no fraction of a second above 0, such as 1/24000"
+        )
+    return found
 
 
 def _from_name(crop: LabelledCrop) -> LabelledCrop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,11 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write a Parquet table: origin of each crop, its emotion, and a column `logit_CLASS` per class."""
         columns: dict[str, object] = {key: [getattr(crop, key) for crop in self.crops.crops] for key in _ORIGIN}
-        columns["ordinal"] = pa.array([crop.ordinal for crop in self.crops.crops], pa.int64())
+        for key in ("ordinal", "pts"):
+            columns[key] = pa.array([getattr(crop, key) for crop in self.crops.crops], pa.int64())
+        columns["time_base"] = pa.array(
+            [crop.time_base and str(crop.time_base) for crop in self.crops.crops], pa.string()
+        )
         for i, name in enumerate(self.classes):
             columns[f"logit_{name}"] = self.logits[:, i]
         table = pa.table(columns).replace_schema_metadata({"temperature": repr(self.temperature)})
@@ -86,7 +91,10 @@ class Predictions:
             raise DataError(f"{path}: not readable as a table of predictions ({said(error)})") from error
         check_plain(table.schema, str(path))
         classes = tuple(name[6:] for name in table.column_names if name.startswith("logit_"))
-        rows = table.select([*_ORIGIN, "ordinal"]).to_pylist()
+        timed = [name for name in ("pts", "time_base") if name in table.column_names]  # an older table has neither
+        rows = table.select([*_ORIGIN, "ordinal", *timed]).to_pylist()
+        for row in rows:
+            row["time_base"] = Fraction(row["time_base"]) if row.get("time_base") else None
         crops = CropList(classes, tuple(LabelledCrop(picture=b"", **row) for row in rows))
         logits = np.stack([table[f"logit_{name}"].to_numpy() for name in classes], 1).astype(np.float32)
         return cls(crops, logits, float((table.schema.metadata or {}).get(b"temperature", b"1.0")))

@@ -268,6 +268,8 @@ def test_crops_know_where_they_come_from_and_how_the_annotators_voted(film, labe
         "train": [8, 12, 4],
         "valid": [24],
     }
+    frames = av.open(str(film)).streams.video[0].average_rate
+    assert [crop.time for crop in found["train"]] == [n / Fraction(frames) for n in (8, 12, 4)]
     head, _, hero = found["train"]
     digest = hashlib.sha256(film.read_bytes()).hexdigest()
     assert (hero.film, hero.scene, hero.shot, hero.track, hero.character) == (digest[:16], "0", "0", "3", "Hero")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _characters(run: Path, film: str) -> list[dict[str, Any]]:
     parts = sorted((run / "characters" / f"film={film}").glob("*.parquet"))
     return [row for part in parts for row in pq.read_table(part, partitioning=None).to_pylist()]
+
+
+def _films(run: Path) -> list[dict[str, Any]]:
+    return pq.read_table(run / "films.parquet").to_pylist()
 
 
 def _labels(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -67,6 +72,8 @@ def test_a_track_gives_all_its_crops_and_a_frame_with_a_character_gives_one(run:
     assert (first.emotion, first.scene, first.votes) == ("Happy", "meadow", None)
     assert first.track_key == f"{ONE}/{whole[0]['shot']}/{whole[0]['track']}"
     assert first.read().shape == (96, 96, 3)
+    base = Fraction(*next((f["time_base_num"], f["time_base_den"]) for f in _films(run) if f["film"] == ONE))
+    assert [crop.time for crop in found["train"]] == [row["pts"] * base for row in whole]
     (crop,) = found["valid"]
     assert (crop.film, crop.ordinal, crop.character) == (TWO, single["ordinal"], single["character"])
     assert (crop.shot, crop.track, crop.emotion) == (str(single["shot"]), str(single["track"]), "Sad")

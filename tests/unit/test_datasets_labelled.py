@@ -60,6 +60,14 @@ def test_a_table_of_origins_goes_before_the_names(tmp_path: Path) -> None:
     ("change", "drop", "message"),
     [
         ({"ordinal": "7.5"}, 0, "ordinal '7.5' is not a whole number"),
+        ({"pts": "soon", "time_base": "1/24"}, 0, "pts 'soon' is not a whole number"),
+        (
+            {"pts": "4", "time_base": "24 fps"},
+            0,
+            "time_base '24 fps' is no fraction of a second above 0, such as 1/24000",
+        ),
+        ({"pts": "4", "time_base": "1/0"}, 0, "time_base '1/0' is no fraction"),
+        ({"pts": "4", "time_base": "-1/24"}, 0, "time_base '-1/24' is no fraction"),
         ({"p_Angry": "1.2"}, 0, "p_Angry is '1.2', expected a share"),
         ({"p_Angry": "much"}, 0, "expected a share"),
         ({"file": "train/Angry/gone.jpg"}, 0, "has no row for train/Angry/000000"),

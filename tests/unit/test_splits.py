@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -195,10 +196,12 @@ def export(root: Path) -> Path:
         name = path.relative_to(root).as_posix()
         shot = path.name.split("_")[1].removeprefix("shot")
         votes = (0.25, 0.75) if path.parent.name == "Happy" else ("", "")
-        rows.append([name, "0123", str(int(shot) // 2), shot, "7", "Joy", int(path.name[:6]), *votes])
+        at = (int(path.name[:6]), 1001 * int(path.name[:6]), "1/24000")
+        rows.append([name, "0123", str(int(shot) // 2), shot, "7", "Joy", *at, *votes])
     with (root / "crops.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["file", "film", "scene", "shot", "track", "character", "ordinal", "p_Angry", "p_Happy"])
+        origin = ["film", "scene", "shot", "track", "character", "ordinal", "pts", "time_base"]
+        table.writerow(["file", *origin, "p_Angry", "p_Happy"])
         table.writerows(rows)
     return root
 
@@ -235,6 +238,7 @@ def test_what_is_written_reads_back_with_origins_and_votes(tmp_path: Path) -> No
     happy = next(crop for crop in found["train"] if crop.emotion == "Happy")
     assert happy.votes == {"Angry": 0.25, "Happy": 0.75}
     assert (happy.film, happy.track, happy.character) == ("0123", "7", "Joy")
+    assert happy.time == Fraction(1001 * happy.ordinal, 24000)
     assert read_crops(tmp_path / "out").classes == ("Angry", "Happy"), "training reads it as it is"
     told = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert told["leaks"] is False
