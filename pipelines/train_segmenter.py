@@ -32,18 +32,22 @@ def run(
     pretrained: str | None = None,
     resume: bool = False,
     allow_leaks: bool = False,
+    shots: Path | None = None,
 ) -> Path:
     """Train on a started Ray cluster and return the path of the best checkpoint.
 
     `gpus` on one node are used through ultralytics' own DDP; 0 trains on `cpus` (default: all of the
     largest node). Data and recipe are checked before Ray is asked for anything. Running again with
     the same `out` goes on after the last finished epoch; another recipe or other data there is an
-    OutputError, which `resume` spares a folder that does not say what it is for. `data` and `out`
+    OutputError, which `resume` spares a folder that does not say what it is for. `shots` is a CSV of
+    the film's shots, by which one on both sides is found (`prepare_segmenter`). `data` and `out`
     must be absolute and seen by every node. Raises UsageError when no node has so many GPUs or
     CPUs, DataError for unusable data, TrainingError when training breaks off.
     """
     cpus = fit(gpus, cpus)
-    job = prepare_segmenter(data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks)
+    job = prepare_segmenter(
+        data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks, shots=shots
+    )
     for note in job.notes:
         print(note, flush=True)
     result = read_result(out)

@@ -34,7 +34,7 @@ from insideout.recipes.segmenter_run import (
     write_whole,
 )
 from insideout.recipes.yolo_data import read_yolo_data as read_yolo_data
-from insideout.recipes.yolo_data import read_yolo_export, thin_negatives
+from insideout.recipes.yolo_data import read_yolo_export, shot_of, thin_negatives
 from insideout.yolo import float32_boxes, set_ultralytics_environment
 
 
@@ -77,18 +77,33 @@ def prepare_segmenter(
     pretrained: str | None = None,
     resume: bool = False,
     allow_leaks: bool = False,
+    shots: Path | None = None,
 ) -> SegmenterJob:
     """Check everything a training needs and write its lists of pictures to the run folder.
 
     `pretrained` starts from a local checkpoint, or from `coco`, the weights that ultralytics
     publishes for the recipe's model (downloaded to OUT). `resume` accepts a run folder that does not
-    say what it is for. Raises DataError for unusable data or weights, OutputError for a folder with
-    another training, StorageError when weights cannot be fetched.
+    say what it is for. `shots` is a CSV (`read_shots`) by which a shot on both sides is found where
+    pictures are named by their ordinal. Raises DataError for unusable data or weights, OutputError
+    for a folder with another training, StorageError when weights cannot be fetched.
     """
     check_start(pretrained)
-    export = read_yolo_export(data, allow_leaks=allow_leaks)
+    table = None
+    if shots is not None:
+        from insideout.evaluation.segmenter_report import read_shots
+
+        table = read_shots(shots)
+    export = read_yolo_export(data, allow_leaks=allow_leaks, shots=table)
+    pictures = (*export.train.pictures, *export.val.pictures)
+    notes = list(export.notes)
+    if unknown := sum(not shot_of(picture, table) for picture in pictures):
+        notes.append(
+            f"the names of {unknown} of {len(pictures)} pictures do not say their shot, so that a shot on both sides"
+            " would go unseen there; give the shots of the film with --shots, or put them into the names"
+            " (000123_shot012.jpg)"
+        )
     train, line = thin_negatives(export.train, recipe.negatives, recipe.seed)
-    notes = [*export.notes, line]
+    notes.append(line)
     if recipe.hsv_h > _MUCH_HUE:
         notes.append(f"hsv_h {recipe.hsv_h:g} turns the hue far enough to make one character look like another")
     start, weights = "random", None

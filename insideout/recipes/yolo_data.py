@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,14 +116,15 @@ def read_yolo_data(data: Path) -> dict[str, Any]:
     return resolved
 
 
-def read_yolo_export(data: Path, *, allow_leaks: bool = False) -> YoloExport:
+def read_yolo_export(data: Path, *, allow_leaks: bool = False, shots: Mapping[int, str] | None = None) -> YoloExport:
     """Read and check every picture and label file of `train` and `val`. Changes no file.
 
+    `shots` gives the shot of each frame ordinal, which is what a picture's file name must be then.
     A picture without a label file, or with an empty one, is a negative. Unreadable pictures are left
     out and noted while they are at most 1 % of a split. Raises DataError for more of them, for
     label lines that are not outlines of the classes (naming file and line), for a split without
-    pictures or outlines, and for pictures or shots that train and val share, which `allow_leaks`
-    turns into a note.
+    pictures or outlines, for a frame that `shots` does not have, and for pictures or shots that train
+    and val share, which `allow_leaks` turns into a note.
     """
     resolved = read_yolo_data(data)
     names = tuple(resolved["names"])
@@ -137,7 +138,7 @@ def read_yolo_export(data: Path, *, allow_leaks: bool = False) -> YoloExport:
         if not any(split.outlines):
             where = label_path(split.pictures[0])
             raise DataError(f"{resolved[key]}: no outline for any picture (looked at {where}); '{key}' needs some")
-    shared = shared_pictures(splits["train"].pictures, splits["val"].pictures)
+    shared = shared_pictures(splits["train"].pictures, splits["val"].pictures, shots)
     if shared and not allow_leaks:
         raise DataError(f"{data}: train and val share {shared}; split by shot, or allow leaks to train all the same")
     if shared:
@@ -283,21 +284,33 @@ def _wrong(words: Sequence[str], classes: int) -> str:
     return f"coordinate {outside[0]} is outside of 0 to 1; give shares of width and height" if outside else ""
 
 
-def shared_pictures(train: Sequence[Path], val: Sequence[Path]) -> str:
-    """What the pictures of two splits have in common, in words; empty where nothing is."""
+def shared_pictures(train: Sequence[Path], val: Sequence[Path], shots: Mapping[int, str] | None = None) -> str:
+    """What the pictures of two splits have in common, in words; empty where nothing is. `shots` as for `shot_of`."""
     stems = {_stem(path): path for path in train}
     names = [f"{stems[_stem(path)]} and {path}" for path in val if _stem(path) in stems]
     sizes = {path.stat().st_size for path in train} & {path.stat().st_size for path in val}
     contents = {_content(path): path for path in train if path.stat().st_size in sizes}
     twins = [(path, _content(path)) for path in val if path.stat().st_size in sizes]
     copies = [f"{contents[digest]} and {path}" for path, digest in twins if digest in contents]
-    shots = sorted({shot_in_name(path) for path in train} & {shot_in_name(path) for path in val} - {""})
-    found = {"names of pictures": names, "the same picture": copies, "shots": shots}
+    both = sorted({shot_of(path, shots) for path in train} & {shot_of(path, shots) for path in val} - {""})
+    found = {"names of pictures": names, "the same picture": copies, "shots": both}
     return "; ".join(f"{what}: {_some(items)}" for what, items in found.items() if items)
 
 
 def _stem(path: Path) -> str:
     return _COPY.sub("", path.stem)
+
+
+def shot_of(picture: Path, shots: Mapping[int, str] | None = None) -> str:
+    """The shot of a picture: by `shots` of the frame ordinal that its name is, else as its name says; empty if unknown.
+
+    Raises DataError for a name that is no ordinal of `shots`.
+    """
+    if shots is None:
+        return shot_in_name(picture)
+    if not picture.stem.isdecimal() or int(picture.stem) not in shots:
+        raise DataError(f"{picture}: its name is no frame ordinal of the shots given; leave the shots out, or add it")
+    return shots[int(picture.stem)]
 
 
 def shot_in_name(path: Path) -> str:

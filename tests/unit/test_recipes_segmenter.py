@@ -183,6 +183,32 @@ def test_the_same_picture_under_another_name_is_refused(tmp_path: Path) -> None:
         read_yolo_export(folder)
 
 
+def test_shots_that_no_name_tells_are_told_and_looked_for_in_a_table(tmp_path: Path) -> None:
+    """Our own export names its pictures by ordinal."""
+    folder, out = export(tmp_path / "export"), tmp_path / "out"
+    for split, first in (("train", 0), ("valid", 40)):
+        for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+            for i, path in enumerate(sorted((folder / split / kind).iterdir())):
+                path.rename(path.with_name(f"{first + 12 * i:06d}.{suffix}"))
+    notes = prepare_segmenter(folder, SegmenterRecipe(), out).notes
+    assert [note for note in notes if "shot" in note] == [
+        "the names of 6 of 6 pictures do not say their shot, so that a shot on both sides would go unseen there;"
+        " give the shots of the film with --shots, or put them into the names (000123_shot012.jpg)"
+    ]
+    shots = tmp_path / "shots.csv"
+    shots.write_text("shot,start_ordinal,end_ordinal\n7,0,40\n8,40,60\n")
+    notes = prepare_segmenter(folder, SegmenterRecipe(), out, shots=shots).notes
+    assert not [note for note in notes if "shot" in note]
+    shots.write_text("shot,start_ordinal,end_ordinal\n7,0,30\n8,30,50\n9,50,60\n")
+    with pytest.raises(DataError, match=r"train and val share shots: 8; split by shot"):
+        prepare_segmenter(folder, SegmenterRecipe(), out, shots=shots)
+    allowed = prepare_segmenter(folder, SegmenterRecipe(), out, shots=shots, allow_leaks=True)
+    assert "train and val share shots: 8: the scores on val are too good" in allowed.notes
+    shots.write_text("shot,start_ordinal,end_ordinal\n7,0,50\n")
+    with pytest.raises(DataError, match=r"000052\.jpg: its name is no frame ordinal of the shots given"):
+        prepare_segmenter(folder, SegmenterRecipe(), out, shots=shots)
+
+
 def test_negatives_are_thinned_by_seed_and_their_number_is_told(tmp_path: Path) -> None:
     split = read_yolo_export(export(tmp_path / "a", negatives=40, pictures=100)).train
     thinned, line = thin_negatives(split, 0.1, seed=3)
