@@ -1,6 +1,7 @@
 # docker build -t insideout .
 # What configs/rayjob.yaml runs: Ray's own image with this project installed into it. The image has all
-# that CUDA programs need but the driver, which has to be 580 or newer; for machines without GPUs:
+# that CUDA programs need but the driver, which has to be 580 or newer. PyTorch 2.14 with CUDA 13 is built
+# for Turing (sm_75) and newer: no V100, P100 or GTX 10xx. For machines without GPUs:
 #   docker build --build-arg RAY_IMAGE=rayproject/ray:2.60.0-py311-cpu -t insideout .
 ARG RAY_IMAGE=rayproject/ray:2.60.0-py311-gpu
 FROM ${RAY_IMAGE}

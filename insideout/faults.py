@@ -2,9 +2,10 @@
 
     INSIDEOUT_FAULT=POINT:ACTION[:ORDINAL[:MARKER]]
 
-`ACTION` is `kill` (SIGKILL), `crash` (a segmentation fault), `hang` or `memory`. With an `ORDINAL` only
-work on that frame of a film is hit. With a `MARKER`, a file that must not exist yet, it happens once:
-the file is made before anything else, so that of several processes one alone is hit.
+`ACTION` is `kill` (SIGKILL), `crash` (a segmentation fault), `hang`, `memory`, or `gpu` (raises what PyTorch
+raises when CUDA is broken). With an `ORDINAL` only work on that frame of a film is hit. With a `MARKER`, a
+file that must not exist yet, it happens once: the file is made before anything else, so that of several
+processes one alone is hit.
 """
 
 from __future__ import annotations
@@ -58,5 +59,9 @@ def _act(action: str) -> None:
         held = []
         while True:
             held.append(bytearray(os.urandom(1) * (1 << 28)))
+    elif action == "gpu":
+        import torch
+
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nFor debugging consider …")
     else:
         raise ValueError(f"{ENVIRONMENT}: no action '{action}'")

@@ -9,6 +9,7 @@ would have got in company, since a batch always has the same shape.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import resource
 import selectors
@@ -24,8 +25,9 @@ from typing import IO, Any
 import numpy as np
 
 from insideout.decode import SpanFrames, decode, read_frames
+from insideout.device import lost_device, one_line
 from insideout.errors import IncompleteError, InsideoutError
-from insideout.label import Outcome, SpanLabels, classify_span, crop_span, segment_span
+from insideout.label import Outcome, SpanLabels, classify_span, crop_span, segment_span, warm_up
 from insideout.messages import shown, without_credentials
 from insideout.packs import Pack
 from insideout.spans import Reel
@@ -87,21 +89,21 @@ def isolate(
     troubles: list[Trouble] = []
     while True:
         work = Work(reel, pack, device, crop_size, tuple(troubles), len(troubles) >= ATTEMPTS)
-        labels, trouble = _attempt(work, unit_s, memory)
-        if labels is not None:
-            return labels, troubles
-        if trouble is None or work.given_up or (trouble.stage, trouble.ordinal, trouble.crop) in {
+        trouble = _attempt(work, unit_s, memory)
+        if isinstance(trouble, SpanLabels):
+            return trouble, troubles
+        if trouble.stage == "load" or work.given_up or (trouble.stage, trouble.ordinal, trouble.crop) in {
             (known.stage, known.ordinal, known.crop) for known in troubles
         }:  # fmt: skip
-            what = f"at {trouble.stage} of frame {trouble.ordinal}: {trouble.reason}" if trouble else "before it began"
+            where = "before it began" if trouble.stage == "load" else f"at {trouble.stage} of frame {trouble.ordinal}"
             raise IncompleteError(
-                f"{reel.path}: span {reel.spans[0].index} could not be labelled even frame by frame ({what}); run"
-                " the same command again, and report this if it stays"
+                f"{reel.path}: span {reel.spans[0].index} could not be labelled even frame by frame ({where}:"
+                f" {trouble.reason}); run the same command again, and report this if it stays"
             )
         troubles.append(trouble)
 
 
-def _attempt(work: Work, unit_s: float, memory: int) -> tuple[SpanLabels | None, Trouble | None]:
+def _attempt(work: Work, unit_s: float, memory: int) -> SpanLabels | Trouble:
     """Run the child once: its labels, or what it was doing when it ended."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "labels"
@@ -125,11 +127,11 @@ def _attempt(work: Work, unit_s: float, memory: int) -> tuple[SpanLabels | None,
             found: SpanLabels | InsideoutError = pickle.loads(result.read_bytes())
             if isinstance(found, InsideoutError):
                 raise found
-            return found, None
+            return found
+        how = _how(status, errors.read_text())
         if last is None or last["stage"] == "load":
-            return None, None
-        reason = f"took longer than {unit_s:g} s" if late else _how(status, errors.read_text())
-        return None, Trouble(last["stage"], last["ordinal"], last["crop"], reason)
+            return Trouble("load", -1, None, f"took longer than {LOAD_S:g} s" if late else how)
+        return Trouble(last["stage"], last["ordinal"], last["crop"], f"took longer than {unit_s:g} s" if late else how)
 
 
 def _follow(lines: IO[bytes], unit_s: float) -> tuple[dict[str, Any] | None, bool]:
@@ -166,6 +168,8 @@ def label_alone(work: Work, tell: Callable[[str, int, int | None], None]) -> Spa
     tell("load", -1, None)
     segmenter = CharacterSegmenter(work.pack.segmenter, work.device, threads=1)
     classifier = EmotionClassifier(work.pack.emotion, work.device, threads=1)
+    if work.device != "cpu":  # so that what the device cannot do is no frame's fault
+        warm_up(segmenter, classifier)
     broken = {t.ordinal: t.outcome[1] or "" for t in work.troubles if t.stage == "decode"}
     if work.given_up:
         broken = dict.fromkeys(work.reel.groups, f"decode: {_GIVEN_UP}")
@@ -250,6 +254,12 @@ def _child() -> None:
         found: SpanLabels | InsideoutError = label_alone(work, tell)
     except InsideoutError as error:  # a film that is gone, a pack that cannot be read: no frame is at fault
         found = error
+    except Exception as error:
+        if lost := lost_device(error, work.device):
+            # Not by sys.exit: what is left of CUDA may hang or crash as it is taken down.
+            print(one_line(lost), file=sys.stderr, flush=True)
+            os._exit(1)
+        raise
     result.write_bytes(pickle.dumps(found))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from insideout.crops import CropKind, cut, encode_webp, resize
 from insideout.decode import SpanFrames
+from insideout.device import lost_device
 from insideout.emotion import EmotionClassifier
 from insideout.faults import fault
 from insideout.packs import EmotionSpec
@@ -54,7 +55,8 @@ def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[lis
     """Find the characters of every frame that is to be labelled.
 
     Returns a list of characters and an outcome per sampled frame. A picture on which the model
-    fails is tried alone before it is given up, so it takes no other frame with it.
+    fails is tried alone before it is given up, so it takes no other frame with it. Raises what shows
+    that the device is lost (`lost_device`): then no frame is known to be at fault, and none can be tried here.
     """
     outcomes = [outcome(reason) for reason in frames.reasons]
     characters: list[list[Character]] = [[] for _ in outcomes]
@@ -62,12 +64,14 @@ def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[lis
     fault("segment", frames.ordinals[wanted])
     try:
         found = segmenter.segment(frames.pictures[wanted])
-    except Exception:
+    except Exception as whole:
+        _raise_if_lost(whole, segmenter)
         found = []
         for i in wanted:
             try:
                 found += segmenter.segment(frames.pictures[i : i + 1])
             except Exception as error:
+                _raise_if_lost(error, segmenter)
                 found.append([])
                 outcomes[i] = ("failed", f"segment: {type(error).__name__}: {error}"[:200])
     for i, figures in zip(wanted, found, strict=True):
@@ -75,6 +79,11 @@ def segment_span(frames: SpanFrames, segmenter: CharacterSegmenter) -> tuple[lis
         if not figures and outcomes[i] == LABELLED:
             outcomes[i] = ("dropped", "no_character")
     return characters, outcomes
+
+
+def _raise_if_lost(error: Exception, segmenter: CharacterSegmenter) -> None:
+    if lost := lost_device(error, str(segmenter.device)):
+        raise lost
 
 
 def crop_span(
@@ -128,6 +137,12 @@ def classify_span(labels: SpanLabels, classifier: EmotionClassifier) -> SpanLabe
         if outcomes[row["frame"]] == LABELLED
     )
     return replace(labels, rows=rows, outcomes=tuple(outcomes), crops=labels.crops[:0])
+
+
+def warm_up(segmenter: CharacterSegmenter, classifier: EmotionClassifier) -> None:
+    """Label black pictures: a GPU loads its libraries before the first span, and fails now if it is to fail."""
+    for size, label in ((segmenter.spec.imgsz, segmenter.segment), (classifier.spec.size, classifier.classify)):
+        label(np.zeros((1, size, size, 3), np.uint8))
 
 
 @contextmanager

@@ -36,12 +36,18 @@ def write_films(store: Store, plans: Sequence[FoldedPlan], sampling: str) -> Non
 
 
 def write_manifest(
-    store: Store, pack: Pack, settings: dict[str, Any], summaries: Sequence[FilmSummary], timings: dict[str, Any]
+    store: Store,
+    pack: Pack,
+    settings: dict[str, Any],
+    summaries: Sequence[FilmSummary],
+    timings: dict[str, Any],
+    device: str,
 ) -> dict[str, Any]:
     """Write the pack's table of errors, `manifest.json`, then the empty marker `_SUCCESS`; returns the manifest.
 
     `unfinished` in it counts the films of the folder that were planned and are not assembled, by this
-    or another run; where there are any, `_SUCCESS` is not written.
+    or another run; where there are any, `_SUCCESS` is not written. `device` ("cpu" or "cuda") is that of the run
+    that writes it; spans of earlier runs may come from another.
     """
     plan = store.read_json(PLAN_KEY)
     assembled = set(store.list("frames", ".parquet"))
@@ -61,6 +67,7 @@ def write_manifest(
         },
         "counts": totals(summaries),
         "unfinished": sum(frames_key(film) not in assembled for film in plan["films"]),
+        "device": device,
         "timings": timings,
         "versions": {"python": platform.python_version()} | _versions(),
     }

@@ -24,10 +24,10 @@ Fps = Annotated[str | None, typer.Option(help="Look at so many frames a second i
 Keyframes = Annotated[bool, typer.Option("--keyframes", help="Look at key frames only.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use; a local Ray is started otherwise.")]
 GpusPerActor = Annotated[
-    float, typer.Option(min=0.01, help="GPUs of each model actor where Ray has any; fractions share one.")
+    float, typer.Option(min=0.01, max=1, help="GPU of each model actor where Ray has any; fractions share one.")
 ]
 Cpus = Annotated[
-    int | None, typer.Option(min=1, help="CPUs to use in all, on a cluster that adds machines when asked.")
+    int | None, typer.Option(min=1, help="CPUs to use in all; a cluster that adds machines when asked grows to it.")
 ]
 Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs to use in all, likewise; those there now by default.")]
 CopyFilms = Annotated[
@@ -144,6 +144,7 @@ def _run_label(
 ) -> None:
     from insideout.film import open_video
     from pipelines.cluster import connected
+    from pipelines.gpus import usable
     from pipelines.label import label as run_label
     from pipelines.progress import Tally
     from pipelines.summary import run_lines
@@ -153,6 +154,7 @@ def _run_label(
         with open_video(path):
             pass
     with Tally("looking at films", "films") as looked, Tally("labelling") as progress, connected(address) as there:
+        resources = usable(there.asked(cpus, gpus), asked=gpus is not None)
         if len(paths) > 1:
             looked.start(len(paths))
         manifest = run_label(
@@ -160,7 +162,7 @@ def _run_label(
             str(pack.resolve()),
             target,
             settings,
-            there.asked(cpus, gpus),
+            resources,
             gpus_per_actor=gpus_per_actor,
             copy_films=copy_films,
             on_film=looked.advance,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from insideout.errors import UsageError
+
 
 def evaluate(
     pack: Annotated[Path, typer.Argument(help="Folder of a model pack.")],
@@ -28,8 +30,12 @@ def evaluate(
     device: Annotated[str, typer.Option(help="Where the network runs, such as cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Score a pack on labelled data: emotions beside their baselines, or masks; with intervals over shots."""
+    if device != "cpu":
+        from insideout.device import why_unusable
+
+        if why := why_unusable(device):
+            raise UsageError(f"--device: {why}")
     if data.suffix in (".yaml", ".yml") or (data / "data.yaml").is_file():
-        from insideout.errors import UsageError
         from insideout.evaluation.segmenter_report import report_segmenter
         from insideout.packs import load_pack
 

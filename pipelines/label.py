@@ -12,6 +12,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import socket
 import sys
 import time
 import warnings
@@ -26,16 +27,18 @@ from typing import Any
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 
 from insideout.assemble import FilmSummary, assemble, is_assembled, read_summary
 from insideout.copies import local_copy
-from insideout.decode import decode
+from insideout.decode import SpanFrames, decode
+from insideout.device import lost_device, one_line, unusable
 from insideout.emotion import EmotionClassifier
-from insideout.errors import FilmError, IncompleteError, InsideoutError, StorageError
+from insideout.errors import FilmError, IncompleteError, InsideoutError, StorageError, UsageError
 from insideout.faults import fault
 from insideout.film import Sampling
 from insideout.isolate import isolate, quarantine
-from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed
+from insideout.label import SpanLabels, classify_span, crop_span, segment_span, timed, warm_up
 from insideout.manifest import keep_manifest, write_films, write_manifest
 from insideout.outlook import Outlook, distinct, look_out, waves
 from insideout.packs import Pack, load_pack
@@ -46,6 +49,7 @@ from insideout.segment import CharacterSegmenter
 from insideout.spans import Reel
 from insideout.store import Store
 from pipelines.cluster import Resources
+from pipelines.gpus import actors_on
 
 #: Below any row, so that each is a block of its own: Ray never waits to put two spans or two reels together.
 _BLOCK_BYTES = 1
@@ -106,24 +110,47 @@ class Label:
     """Holds both models: finds the characters of a span, cuts and classifies their crops, commits it."""
 
     def __init__(self, job: Job) -> None:
-        pack = _pack_of(job)
-        self.job, self.store, self.emotion = job, Store(job.out), pack.emotion
-        self.segmenter = CharacterSegmenter(pack.segmenter, job.device, threads=1)
-        self.classifier = EmotionClassifier(pack.emotion, job.device, threads=1)
+        self.job = job
+        #: Why nothing can be labelled here, raised by the driver: an actor that fails as it begins ends a run in
+        #: Ray's words, and one that fails as it begins again is never missed.
+        self.refused: InsideoutError | None = None
+        try:
+            pack = _pack_of(job)
+            self.store, self.emotion = Store(job.out), pack.emotion
+            self.segmenter = CharacterSegmenter(pack.segmenter, job.device, threads=1)
+            self.classifier = EmotionClassifier(pack.emotion, job.device, threads=1)
+            if job.device != "cpu":
+                warm_up(self.segmenter, self.classifier)
+        except InsideoutError as error:
+            self.refused = error
+        except (RuntimeError, AssertionError) as error:  # what PyTorch raises for a device
+            if job.device == "cpu":
+                raise
+            self.refused = UsageError(
+                f"on machine {socket.gethostname()} {unusable(job.device, error)}; give --gpus-per-actor 1 where its"
+                " memory is full, or --gpus 0 to label on the CPUs"
+            )
 
     def __call__(self, row: Row) -> Row:
-        """One span in; what comes out is its line for the progress display."""
+        """One span in; what comes out is its line for the progress display.
+
+        Where CUDA is lost the process ends at once: it would fail at every later span. Ray starts it again,
+        and tries the span again as it does those of a process that was killed.
+        """
         film, seconds = row["film"][0], row["seconds"][0]
+        if self.refused:
+            return _row(film=film, frames=0, seconds=seconds, error=self.refused)
         frames = replace(row["frames"][0], pictures=np.asarray(row["pictures"][0]))
         faulthandler.dump_traceback_later(_PATIENCE, exit=True)
-        with timed(seconds, "segment"):
-            characters, outcomes = segment_span(frames, self.segmenter)
-        fault("after-segment", frames.ordinals)
-        with timed(seconds, "crop"):
-            labels = crop_span(frames, characters, outcomes, self.emotion, self.job.settings.crop_size)
-        with timed(seconds, "classify"):
-            labels = classify_span(labels, self.classifier)
-        faulthandler.cancel_dump_traceback_later()
+        try:
+            labels = self.look(frames, seconds)
+        except Exception as error:
+            if lost := lost_device(error, self.job.device):
+                print(f"span {frames.span.index} of film {film}: {one_line(lost)}", file=sys.stderr, flush=True)
+                os._exit(1)  # not exit_actor: Ray would not start it again
+            raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         fault("before-write", frames.ordinals)
         error: StorageError | None = None
         with timed(seconds, "write"):
@@ -132,6 +159,16 @@ class Label:
             except StorageError as refused:  # raised again by the driver: trying again would not help
                 error = refused
         return _row(film=film, frames=len(labels.ordinals), seconds=seconds, error=error)
+
+    def look(self, frames: SpanFrames, seconds: dict[str, float]) -> SpanLabels:
+        """Find the characters and emotions of a span; adds the time of each stage to `seconds`."""
+        with timed(seconds, "segment"):
+            characters, outcomes = segment_span(frames, self.segmenter)
+        fault("after-segment", frames.ordinals)
+        with timed(seconds, "crop"):
+            labels = crop_span(frames, characters, outcomes, self.emotion, self.job.settings.crop_size)
+        with timed(seconds, "classify"):
+            return classify_span(labels, self.classifier)
 
     def write(self, film: str, labels: SpanLabels) -> None:
         """Commit a span under the one name it can have."""
@@ -226,7 +263,7 @@ def label(
         "frames_per_second": round(frames / seconds, 3),
         "stages": {stage: round(spent, 3) for stage, spent in stages.items()},
     }
-    manifest = write_manifest(store, pack, settings.model_dump(), summaries, timings)
+    manifest = write_manifest(store, pack, settings.model_dump(), summaries, timings, job.device)
     clear_spans(store, {summary.film: bool(summary.failed) for summary in summaries})
     return manifest | {"summaries": summaries, "changed": True}
 
@@ -306,16 +343,36 @@ def run(
             missing_reels, fn_kwargs={"job": job, "alone": alone}, compute=few, num_cpus=0, **task
         )
         if job.device == "cuda":
-            pool = ActorPoolStrategy(size=max(1, min(int(resources.gpus / gpus_per_actor), spans)))
-            dataset = dataset.map_batches(decode_reel, fn_kwargs={"job": job}, num_cpus=1, **task)
+            pool = ActorPoolStrategy(size=min(actors_on(resources.gpus, gpus_per_actor), spans))
+            decoders = TaskPoolStrategy(size=resources.most_cpus)
+            dataset = dataset.map_batches(decode_reel, fn_kwargs={"job": job}, compute=decoders, num_cpus=1, **task)
             dataset = dataset.map_batches(Label, compute=pool, num_gpus=gpus_per_actor, num_cpus=0, **actor)
         else:
             pool = ActorPoolStrategy(size=min(resources.cpus, spans))
             dataset = dataset.map_batches(DecodeAndLabel, compute=pool, num_cpus=1, **actor)
-    for row in dataset.iter_rows():
-        if row["error"]:
-            raise row["error"]
-        yield row
+    left = spans
+    while True:
+        try:
+            for row in dataset.iter_rows():
+                if row["error"]:
+                    raise row["error"]
+                yield row
+            return
+        except ExecutionTimeoutError:
+            # What Ray saw move are whole reels: those of a film with few key frames may take hours.
+            before, left = left, sum(missing for _, missing in _unfinished(Store(job.out), plans))
+            if not left:  # another run did it; Ray waits for its actors to begin all the same
+                return
+            if left < before:
+                continue
+            idle = f"nothing has moved for {context.execution_no_progress_timeout_s / 60:g} minutes"
+            kind = "GPU" if job.device == "cuda" else "CPU"
+            if resources.local or ray.cluster_resources().get(kind):
+                raise IncompleteError(
+                    f"{job.out}: {idle}, and {left} spans are missing: no process could begin, since others hold the"
+                    f" {kind}s, or it ends as it begins; what is written stays, the same command goes on"
+                ) from None
+            print(f"{idle}: still waiting for machines with a {kind}", file=sys.stderr, flush=True)
 
 
 def plan_films(films: list[str], job: Job, on_film: Callable[[int], None] | None = None) -> list[Outlook]:

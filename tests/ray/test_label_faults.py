@@ -81,6 +81,20 @@ def test_a_worker_that_is_killed_once_changes_nothing(
 
 
 @pytest.mark.chaos
+def test_a_worker_that_loses_its_gpu_once_changes_nothing(
+    usual: Path, excerpt: Path, pack: Path, tmp_path: Path
+) -> None:
+    marker, out = tmp_path / "hit", tmp_path / "out"
+    done = label(excerpt, pack, out, f"classify:gpu:{busy(usual)}:{marker}")
+    assert marker.exists(), "the point was never passed"
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "spans that were not finished" not in done.stderr, "the process went on with a broken GPU"
+    for name in TABLES:
+        assert table(out, name).equals(table(usual, name)), name
+    assert not (out / "quarantine").exists()
+
+
+@pytest.mark.chaos
 @pytest.mark.parametrize("point", ["before-rename", "after-rename"])
 def test_a_worker_that_is_killed_as_it_commits_a_span_changes_nothing(
     point: str, usual: Path, excerpt: Path, pack: Path, tmp_path: Path
@@ -124,6 +138,23 @@ def test_a_frame_that_hangs_is_ended_and_named(usual: Path, excerpt: Path, pack:
     frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
     assert frames[bad]["reason"] == "classify: crop 0: took longer than 60 s"
     assert sum(row["status"] == "failed" for row in frames.values()) == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_frame_that_breaks_cuda_wherever_it_is_tried_is_the_only_one_lost(
+    usual: Path, excerpt: Path, pack: Path, tmp_path: Path
+) -> None:
+    bad, out = busy(usual), tmp_path / "out"
+    done = label(excerpt, pack, out, f"segment:gpu:{bad}", timeout=800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    frames = {row["ordinal"]: row for row in table(out, "frames").to_pylist()}
+    assert frames[bad]["reason"] == "segment: AcceleratorError: CUDA error: unspecified launch failure"
+    expected = {row["ordinal"]: row for row in table(usual, "frames").to_pylist()}
+    assert {o: row for o, row in frames.items() if o != bad} == {o: row for o, row in expected.items() if o != bad}
+    (bundle,) = (out / "quarantine").rglob("*.json")
+    assert json.loads(bundle.read_text())["ordinal"] == bad
 
 
 @pytest.mark.chaos

@@ -206,8 +206,8 @@ def test_status_counts_while_running_and_when_done(tmp_path: Path, pack: Pack) -
     commit(store, plan)
     summary = assemble(store, plan, pack)
     write_films(store, [plan.fold()], settings.sampling)
-    manifest = write_manifest(store, pack, settings.model_dump(), [summary], {"seconds": 1.0})
-    assert manifest["counts"]["frames"] == 24
+    manifest = write_manifest(store, pack, settings.model_dump(), [summary], {"seconds": 1.0}, "cuda")
+    assert (manifest["counts"]["frames"], manifest["device"]) == (24, "cuda")
     status = run_status(store)
     assert status["done"]
     assert status["films"][plan.film.film]["summary"].labelled == 22

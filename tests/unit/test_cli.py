@@ -86,6 +86,8 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
         (["train", "emotion", "--data", "nothing-here", "--out", "o", "--calibrate", "1"], "--calibrate 1"),
         (["split", "nothing-here", "--out", "o"], "nothing-here"),
         (["evaluate", "nothing-here", "--data", "nothing-there"], "nothing-here"),
+        (["evaluate", "nothing-here", "--data", "nothing-there", "--device", "0"], "'0' is no name of a device"),
+        (["evaluate", "nothing-here", "--data", "nothing-there", "--device", "cuda:77"], "cuda:77 cannot be used"),
         (["data", "labels", "--run", "nothing-here", "--out", "o.csv", "--labels", "no-labels"], "no-labels"),
         (["data", "faces", "--out", "o", "--faces", "nothing-here"], "nothing-here"),
         (["train", "segmenter", "--data", "nothing-here", "--out", "o", "--recipe", "no.yaml"], "no.yaml"),

@@ -119,6 +119,7 @@ def test_a_film_that_is_gone_is_no_frames_fault(reel: Reel, loaded: Pack, tmp_pa
         ("segment:memory", "segment: MemoryError", None),
         ("classify:crash", "classify: crop 0: the process was ended by SIGSEGV", 0),
         ("decode:hang", "decode: took longer than 20 s", None),
+        ("classify:gpu", "classify: crop 0: AcceleratorError: CUDA error: unspecified launch failure", 0),
     ],
 )
 def test_poison_of_every_kind_is_found(
