@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from insideout.errors import PackError
 from insideout.evaluation.predictions import Predictions
 from insideout.packing import PackRecipe, add_errors, build_pack, read_segmenter
 from insideout.packs import Pack, describe, load_pack, verify_pack
+from insideout.recipes.base import Recipe
+from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.scores import scores
+from insideout.recipes.segmenter_recipe import SegmenterRecipe
 from insideout.stats.confusion import read_errors, support
 
 RECIPE = PackRecipe(
@@ -343,3 +347,17 @@ def test_the_shipped_pack_recipe_can_be_read(root: Path) -> None:
     recipe = PackRecipe.read(root / "configs" / "pack-bbb.yaml")
     assert recipe.parts == ("head",)
     assert any("train emotion" in command for command in recipe.commands)
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [("segmenter", SegmenterRecipe), ("emotion", EmotionRecipe)])
+def test_the_card_of_the_bundled_pack_names_the_recipes_that_trained_it(
+    kind: str, recipe: type[Recipe], root: Path
+) -> None:
+    card = (root / "packs/bbb/MODEL_CARD.md").read_text()
+    (settings,) = re.findall(rf"^- {kind}: (.*?)(?:; started from .*)?$", card, re.MULTILINE)
+    (command,) = re.findall(rf"^    (insideout train {kind} .*)$", card, re.MULTILINE)
+    named = recipe.read(root / command.split("--recipe ")[1].split()[0]).model_dump(mode="json")
+    found = [f"{key} {value}" for key, value in named.items() if f", {key} " in f", {settings}"]
+    assert len(found) >= 7
+    assert [setting for setting in found if f", {setting}, " not in f", {settings}, "] == []
+    assert command in PackRecipe.read(root / "configs/pack-bbb.yaml").commands
