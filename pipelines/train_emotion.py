@@ -108,17 +108,16 @@ def run(
         refuse_leaks({"train and valid": found}, ", ".join(map(str, sources)))
     for leak in found.leaks:
         print(f"leak, allowed: {leak}", flush=True)
-    parts = [crops.inner_fold(k, calibrate) for k in range(calibrate)]
-    for part in (crops, *parts):
-        check_start(recipe, part, world=workers)
+    inner = [crops.inner_fold(k, calibrate) for k in range(calibrate)]
     start = str(pretrained or "none")
     if start in PUBLISHED:
         pretrained = published(recipe.backbone, start, store)
     with fetched(str(pretrained) if pretrained else None) as weights:
-        if weights:
-            check_start(recipe, crops, world=workers, pretrained=weights)
-            start = start if start in PUBLISHED else _digest(weights)
+        told = check_start(recipe, crops, folds=inner, world=workers, pretrained=weights)
+        if weights and start not in PUBLISHED:
+            start = _digest(weights)
     _claim(store, recipe, crops.digest(), start)
+    print(f"start: {told}", flush=True)
     job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
     _publish(fit(job, store, name, workers, gpus, recipe.keep), store)
     if calibrate:

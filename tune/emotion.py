@@ -88,9 +88,9 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
         refuse_leaks({"train and valid": found}, ", ".join(sweep.data))
     crops, recipe = crops.without(job.unreadable), space.recipe({})
     assert isinstance(recipe, EmotionRecipe)
+    inner = [crops.inner_fold(k, job.folds) for k in range(job.folds)]
     with fetched(pretrained) as weights:
-        for part in [crops.inner_fold(k, job.folds) for k in range(job.folds)] or [crops]:
-            check_start(recipe, part, pretrained=weights)
+        check_start(recipe, crops, folds=inner, pretrained=weights)
     return job
 
 

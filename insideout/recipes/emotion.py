@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from insideout.backbones import build, layout, read_weights, start_from
+from insideout.backbones import build, layout, load_pretrained
 from insideout.datasets.labelled import CropList
 from insideout.errors import DataError, RecipeError, TrainingError
 from insideout.evaluation.predictions import Predictions
@@ -37,17 +37,25 @@ from insideout.views import View, see, show
 Wrap = Callable[[nn.Module], nn.Module]
 
 
-def check_start(recipe: EmotionRecipe, data: CropData, *, world: int = 1, pretrained: Path | None = None) -> None:
-    """Find what a training of these cannot start with, before any worker does.
+def check_start(
+    recipe: EmotionRecipe,
+    data: CropData,
+    *,
+    folds: Sequence[CropData] = (),
+    world: int = 1,
+    pretrained: Path | None = None,
+) -> str:
+    """Find what a training, and those on its `folds`, cannot start with, before any worker does.
 
-    Raises RecipeError for a batch that `world` workers cannot share, DataError where the probe has too
-    few scenes or crops of a class, UsageError for weights that are not there or do not fit.
+    Says in words what it starts from. Raises RecipeError for a batch that `world` workers cannot share,
+    DataError where the probe has too few scenes or crops of a class, UsageError for weights that are
+    not there or do not fit.
     """
     _check_batch(recipe, world)
     if recipe.probe != "none":
-        check_probe(data.train, recipe.seed)
-    if pretrained is not None:
-        _build(recipe, data, pretrained)
+        for part in (data, *folds):
+            check_probe(part.train, recipe.seed)
+    return _build(recipe, data, pretrained)[1]
 
 
 def _check_batch(recipe: EmotionRecipe, world: int) -> None:
@@ -55,12 +63,13 @@ def _check_batch(recipe: EmotionRecipe, world: int) -> None:
         raise RecipeError(f"a batch of {recipe.batch} cannot be shared by {world} workers; make it a multiple")
 
 
-def _build(recipe: EmotionRecipe, data: CropData, pretrained: Path | None) -> nn.Module:
+def _build(recipe: EmotionRecipe, data: CropData, pretrained: Path | None) -> tuple[nn.Module, str]:
     outputs = len(data.classes) * len(recipe.views)
     network = build(recipe.backbone, outputs, dropout=recipe.dropout, drop_path=recipe.drop_path)
-    if pretrained is not None:
-        start_from(network, recipe.backbone, read_weights(pretrained), str(pretrained))
-    return network
+    if pretrained is None:
+        return network, "all layers start at random"
+    taken = load_pretrained(network, recipe.backbone, pretrained, data.classes, recipe.views)
+    return network, f"{pretrained.name}: {taken}"
 
 
 class EmotionTraining:
@@ -90,7 +99,7 @@ class EmotionTraining:
         self.layout = layout(recipe.backbone)
         self.bf16 = use_bf16(recipe.precision, device)
         _seed(recipe.seed, 0, 0)
-        network = _build(recipe, data, pretrained)
+        network, _ = _build(recipe, data, pretrained)
         if world > 1 and recipe.norm == "train":
             network = sync_batch_norm(network, device)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -250,7 +250,7 @@ def test_what_a_training_cannot_start_with_is_found_before_it_does(data: CropDat
         check_start(TINY, data, world=3)
     lonely = replace(data, train=data.train.take(np.flatnonzero(data.train.labels == 0)))
     with pytest.raises(DataError, match="all training crops outside of some shots or scenes are of one class"):
-        check_start(TINY.model_copy(update={"probe": "linear"}), lonely)
+        check_start(TINY.model_copy(update={"probe": "logistic"}), lonely)
 
 
 def test_a_checkpoint_of_another_network_is_refused(data: CropData, tmp_path: Path) -> None:
