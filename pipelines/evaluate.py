@@ -19,7 +19,9 @@ def evaluate(
         ),
     ],
     split: Annotated[str, typer.Option(help="Which split is scored: train, valid or test.")] = "valid",
-    against: Annotated[Path | None, typer.Option(help="A second pack to compare with, crop by crop.")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(metavar="PACK", help="A pack to compare with, crop by crop; may be repeated.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Table of labels (CSV, Parquet) for --data DIR of `insideout label --crops`.")
     ] = None,
@@ -49,7 +51,7 @@ def evaluate(
         from insideout.evaluation.tables import screen_lines
 
         target = out or Path("runs/evaluate") / f"{pack.resolve().name}-{split}"
-        found = evaluate_export(pack, data, split, target, labels=labels, against=against, device=device)
+        found = evaluate_export(pack, data, split, target, labels=labels, against=against or (), device=device)
         lines = screen_lines(found, target)
     for line in lines:
         typer.echo(line)

@@ -13,10 +13,12 @@ Smoothing repairs flicker and can wipe out real expressions that are short, so b
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
+from statistics import median_low
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
@@ -25,7 +27,8 @@ from scipy.special import log_softmax, logsumexp
 
 from insideout.datasets.labelled import CropList
 from insideout.errors import DataError, UsageError
-from insideout.evaluation.metrics import point_metrics
+from insideout.evaluation.intervals import RESAMPLES, Interval, confusion_interval, intervals
+from insideout.evaluation.metrics import accuracy
 from insideout.evaluation.predictions import Predictions
 from insideout.tracks import fuse
 
@@ -36,19 +39,23 @@ Method = Literal["frame", "majority", "mean_log", "hmm"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
+#: Frames of a second where nothing is known of the times of the crops.
+ASSUMED_RATE = 24
+
+
 class FusionScores(TypedDict):
-    """Figures of one method.
+    """Figures of one method, with intervals over shots.
 
     `nll` in nats; `tracks` counts those with two crops or more; `short_recall` is the recall on the
     crops of the `short_segments`, None where there is none.
     """
 
-    macro_f1: float
-    accuracy: float
-    nll: float
+    macro_f1: Interval
+    accuracy: Interval
+    nll: Interval
     crops: int
     tracks: int
-    short_recall: float | None
+    short_recall: Interval | None
     short_segments: int
 
 
@@ -143,64 +150,84 @@ def forward_backward(emissions: Floats, start: Floats, change: Floats) -> Floats
     return posterior
 
 
-def short_segments(crops: CropList, frames_per_second: float = 24.0) -> list[Ints]:
+def without_time(crops: CropList) -> int:
+    """How many crops in tracks of two or more have no time: `short_segments` goes by a rate assumed there."""
+    return sum(
+        len(track)
+        for track in tracks(crops)
+        if len(track) > 1 and any(crops.crops[i].time is None for i in track.tolist())
+    )
+
+
+def short_segments(crops: CropList, assumed_rate: float | Fraction = ASSUMED_RATE) -> list[Ints]:
     """Indices of the crops of each label segment that lasts under one second.
 
-    A segment is a run of equal labels inside a track, from its first to its last ordinal plus the
-    sampling step, which is the commonest distance of neighbouring crops. A segment that fills its
-    track is none: how long the expression lasts beyond it is unknown, and nothing could wipe it out.
+    A segment is a run of equal labels inside a track, from its first crop to its last plus the
+    sampling step, which is the commonest distance of neighbouring crops. It is measured by the times of
+    the crops; where a crop of the track has none, by ordinals at `assumed_rate` frames a second. A segment
+    that fills its track is none: how long the expression lasts beyond it is unknown, and nothing
+    could wipe it out.
     """
-    runs: list[list[list[int]]] = []
-    gaps: list[int] = []
-    for track in tracks(crops):
-        runs.append([[int(track[0])]])
-        for a, b in pairwise(track):
-            gaps.append(_ordinal(crops, b) - _ordinal(crops, a))
-            if crops.labels[a] == crops.labels[b]:
-                runs[-1][-1].append(int(b))
-            else:
-                runs[-1].append([int(b)])
-    apart = [gap for gap in gaps if gap > 0]
-    if not apart:
+    found = list(tracks(crops))
+    gaps: Counter[int] = Counter()
+    paces: defaultdict[str, list[Fraction]] = defaultdict(list)
+    for track in found:
+        for a, b in pairwise(crops.crops[i] for i in track.tolist()):
+            gap = (b.ordinal or 0) - (a.ordinal or 0)
+            if gap > 0:
+                gaps[gap] += 1
+                if a.time is not None and b.time is not None:
+                    paces[a.film].append((b.time - a.time) / gap)
+    if not gaps:
         return []
-    step = int(np.bincount(apart).argmax())
-    return [
-        np.array(run, np.int64)
-        for segments in runs
-        if len(segments) > 1
-        for run in segments
-        if _ordinal(crops, run[-1]) - _ordinal(crops, run[0]) + step < frames_per_second
-    ]
+    step = min(gaps, key=lambda gap: (-gaps[gap], gap))
+    # Of a film whose frames last differently long, the one in the middle.
+    frames = {film: median_low(each) for film, each in paces.items()}
+    short = []
+    for track in found:
+        rows = [crops.crops[i] for i in track.tolist()]
+        frame = 1 / Fraction(assumed_rate)
+        seconds = [(crop.ordinal or 0) * frame for crop in rows]
+        times = [crop.time for crop in rows if crop.time is not None]
+        if len(times) == len(rows):
+            seconds, frame = times, frames.get(rows[0].film, frame)
+        borders = [0, *(np.flatnonzero(np.diff(crops.labels[track])) + 1).tolist(), len(rows)]
+        for start, end in pairwise(borders) if len(borders) > 2 else ():
+            if seconds[end - 1] - seconds[start] + step * frame < 1:
+                short.append(track[start:end])
+    return short
 
 
 def fusion_table(
     predictions: Predictions,
-    stay: float,
+    stay: float | None,
     *,
     temperature: float | None = None,
     prior: Floats | None = None,
-    frames_per_second: float = 24.0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[Method, FusionScores]:
-    """Figures of every method on the same crops, in the order of `METHODS`.
+    """Figures of every method on the same crops, in the order of `METHODS`; without `stay` there is no `hmm`.
 
     `stay` from training data (`learn_stay`), `prior` as for `fuse_tracks`. Raises DataError when
     there are no crops.
     """
-    short = short_segments(predictions.crops, frames_per_second)
+    short = short_segments(predictions.crops)
     inside = np.concatenate(short) if short else np.zeros(0, np.int64)
     lengths = [len(track) for track in tracks(predictions.crops)]
     found: dict[Method, FusionScores] = {}
     for method in METHODS:
+        if method == "hmm" and stay is None:
+            continue
         fused = fuse_tracks(predictions, temperature, method, stay, prior)
-        figures = point_metrics(fused, fused.temperature)
-        right = fused.guesses == fused.labels
+        figures = intervals(fused, fused.temperature, resamples, seed, ("macro_f1", "accuracy", "nll"))
         found[method] = {
             "macro_f1": figures["macro_f1"],
             "accuracy": figures["accuracy"],
             "nll": figures["nll"],
             "crops": len(fused),
             "tracks": sum(length > 1 for length in lengths),
-            "short_recall": float(right[inside].mean()) if len(inside) else None,
+            "short_recall": confusion_interval(fused.take(inside), accuracy, resamples, seed) if len(inside) else None,
             "short_segments": len(short),
         }
     return found
@@ -224,9 +251,3 @@ def _majority(logs: Floats, mean: Floats) -> Floats:
     votes = np.bincount(logs.argmax(1), minlength=len(mean))
     shares: Floats = (votes + (mean + 1 / len(mean)) / 2) / (len(logs) + 1)
     return shares
-
-
-def _ordinal(crops: CropList, index: int | np.int64) -> int:
-    ordinal = crops.crops[int(index)].ordinal
-    # Crops without a track may lack one; they have no neighbours to be distant from.
-    return 0 if ordinal is None else ordinal

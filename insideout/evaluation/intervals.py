@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from insideout.errors import DataError
 from insideout.evaluation import calibration
-from insideout.evaluation.metrics import METRICS, confusion_metrics, losses, point_metrics
+from insideout.evaluation.metrics import METRICS, class_scores, confusion_metrics, losses, point_metrics
 from insideout.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
@@ -43,7 +43,8 @@ TAIL = 0.025
 class Interval:
     """A figure with its 95 % percentile interval over resampled shots.
 
-    `low` and `high` are None where the figure is undefined on every resample.
+    `low` and `high` are None where the figure is undefined on every resample, and where all crops are of
+    one shot, which says nothing of how shots differ.
     """
 
     value: float
@@ -134,28 +135,54 @@ def intervals(
 ) -> dict[str, Interval]:
     """The named figures with their intervals, at a temperature (that of the predictions by default).
 
-    Raises DataError with fewer than two shots.
+    Raises DataError when there are no crops.
     """
     at = predictions.temperature if temperature is None else temperature
     values = point_metrics(predictions, at)
-    counts = draw(int(shot_index(predictions).max()) + 1, resamples, seed)
-    spread = resampled(predictions, at, counts, names)
+    spread = resampled(predictions, at, _draw(predictions, resamples, seed), names)
     return {name: Interval(values[name], *percentiles(spread[name])) for name in names}
 
 
 def confusion_interval(
     predictions: Predictions, figure: Callable[[Floats], Floats], resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The interval of any figure of confusion counts: float64 [..., k, k] -> float64 [...].
+    """The interval of any figure of confusion counts of one crop or more: float64 [..., k, k] -> float64 [...]."""
+    total, spread = _confusions(predictions, resamples, seed)
+    return Interval(float(figure(total)), *percentiles(figure(spread)))
 
-    Raises DataError with fewer than two shots.
+
+def class_intervals(
+    predictions: Predictions, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Precision, recall and F1 of each class, by class and figure.
+
+    A value is 0 where it is undefined, as in `per_class`. A resample in which the class is never guessed
+    (never true, neither) has no precision (recall, F1) of it and is left out.
     """
+    total, spread = (class_scores(counts) for counts in _confusions(predictions, resamples, seed))
+    return {
+        name: {
+            key: Interval(float(np.nan_to_num(values[i])), *percentiles(spread[key][:, i]))
+            for key, values in total.items()
+        }
+        for i, name in enumerate(predictions.classes)
+    }
+
+
+def _draw(predictions: Predictions, resamples: int, seed: int) -> Ints:
+    """Resamples of the shots, as `draw`; none where there is one shot only."""
+    shots = int(shot_index(predictions).max(initial=-1)) + 1
+    return draw(shots, resamples, seed) if shots > 1 else np.zeros((0, shots), np.int64)
+
+
+def _confusions(predictions: Predictions, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Confusion counts of all crops, float64 [k, k], and of every resample, float64 [resamples, k, k]."""
     index, k = shot_index(predictions), len(predictions.classes)
     shots = int(index.max()) + 1
     cells = np.bincount((index * k + predictions.labels) * k + predictions.guesses, minlength=shots * k * k)
     by_shot = cells.reshape(shots, k * k).astype(np.float64)
-    spread = figure((draw(shots, resamples, seed).astype(np.float64) @ by_shot).reshape(-1, k, k))
-    return Interval(float(figure(by_shot.sum(0).reshape(k, k))), *percentiles(spread))
+    drawn = _draw(predictions, resamples, seed).astype(np.float64) @ by_shot
+    return by_shot.sum(0).reshape(k, k), drawn.reshape(-1, k, k)
 
 
 def differences(

@@ -130,6 +130,11 @@ def confusion_metrics(confusions: npt.NDArray[np.int64] | Floats) -> dict[str, F
     }
 
 
+def accuracy(confusions: npt.NDArray[np.int64] | Floats) -> Floats:
+    """Share right of confusion counts [..., k, k], float64 [...]; over the crops of some classes it is their recall."""
+    return confusion_metrics(confusions)["accuracy"]
+
+
 def macro_f1(confusions: npt.NDArray[np.int64] | Floats, *, true_only: bool = False) -> Floats:
     """Macro-F1 of confusion counts [..., k, k], float64 [...].
 
@@ -147,16 +152,23 @@ def macro_f1(confusions: npt.NDArray[np.int64] | Floats, *, true_only: bool = Fa
 def per_class(predictions: Predictions) -> dict[str, ClassScore]:
     """Precision, recall, F1 and support of each class, in class order."""
     counts = confusion(predictions)
-    support, guessed, hits = counts.sum(1), counts.sum(0), np.diagonal(counts)
+    found = {key: np.nan_to_num(values) for key, values in class_scores(counts).items()}
+    support = counts.sum(1)
     return {
-        name: ClassScore(
-            float(hits[i] / max(1, guessed[i])),
-            float(hits[i] / max(1, support[i])),
-            float(2 * hits[i] / max(1, support[i] + guessed[i])),
-            int(support[i]),
-        )
+        name: ClassScore(**{key: float(values[i]) for key, values in found.items()}, support=int(support[i]))
         for i, name in enumerate(predictions.classes)
     }
+
+
+def class_scores(confusions: npt.NDArray[np.int64] | Floats) -> dict[str, Floats]:
+    """`precision`, `recall` and `f1` of each class of confusion counts [..., k, k], float64 [..., k] each.
+
+    NaN where undefined: a class that is never guessed, never true, neither.
+    """
+    counts = np.asarray(confusions, np.float64)
+    support, guessed, hits = counts.sum(-1), counts.sum(-2), np.diagonal(counts, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore"):
+        return {"precision": hits / guessed, "recall": hits / support, "f1": 2 * hits / (support + guessed)}
 
 
 def by_character(predictions: Predictions) -> dict[str, Predictions]:

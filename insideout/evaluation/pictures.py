@@ -24,7 +24,10 @@ from insideout.evaluation.predictions import Predictions
 DPI = 150
 BLUE, ORANGE, INK, SOFT, LINE = "#0072b2", "#d55e00", "#1d1f24", "#5b606b", "#dedbd3"
 #: Colours of lines in their order, each with its own dashes.
-_LINES = ((BLUE, "-"), (ORANGE, "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#5b606b", (0, (3, 1, 1, 1))))
+_LINES = (
+    (BLUE, "-"), (ORANGE, "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#5b606b", (0, (3, 1, 1, 1))),
+    ("#56b4e9", (0, (6, 1))), ("#e69f00", (0, (1, 1))), ("#1d1f24", (0, (5, 1, 1, 1, 1, 1))),
+)  # fmt: skip
 _COLUMNS, _MOST, _SIDE = 6, 24, 160
 
 

@@ -13,7 +13,7 @@ so `cross_fitted` says what temperatures fitted on other shots reach.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from insideout import __version__
 from insideout.datasets.crop_table import read_crop_table
-from insideout.datasets.labelled import SPLITS, CropList, LabelledCrop, read_export
+from insideout.datasets.labelled import SPLITS, CropList, LabelledCrop, find_unreadable, read_export
 from insideout.errors import DataError, UsageError
 from insideout.evaluation import calibration, intervals, metrics
-from insideout.evaluation.intervals import RESAMPLES, Interval, shot_index
+from insideout.evaluation.intervals import RESAMPLES, Difference, Interval, shot_index
 from insideout.evaluation.predictions import Predictions, predict
-from insideout.evaluation.tables import write_tables
-from insideout.packs import EmotionSpec, load_pack
+from insideout.evaluation.tables import NAMES, write_tables
+from insideout.leaks import audit_training
+from insideout.packs import EmotionSpec, Pack, load_pack
 from insideout.store import Store
 
-VERSION = 1
+VERSION = 2
 PICTURES = ("confusion", "reliability", "risk_coverage", "characters", "worst")
 _RATES = (0.8, 0.9, 0.95)
 _FIT = ("nll", "ece")
@@ -46,19 +48,20 @@ def evaluate_export(
     out: Path,
     *,
     labels: Path | None = None,
-    against: Path | None = None,
+    against: Sequence[Path] = (),
     resamples: int = RESAMPLES,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Score the classifier of a pack on a split of a classification export, as `evaluate` does.
 
-    With a table of `labels`, `data` is a run whose crops it labels (see `read_crop_table`). The `train` split
+    The packs it is compared with, `against`, are called by their folders' names, with a number where a name
+    is taken. With a table of `labels`, `data` is a run whose crops it labels (see `read_crop_table`). The `train` split
     teaches the baselines. Raises UsageError for an unknown split, DataError for one that is not there,
     PackError for a folder that is no pack, and what `evaluate` and `read_crop_table` raise.
     """
     if split not in SPLITS:
         raise UsageError(f"there is no split called {split}; choose one of {', '.join(SPLITS)}")
-    loaded, other = load_pack(pack), load_pack(against) if against else None
+    loaded, others = load_pack(pack), _named([load_pack(path) for path in against])
     export = read_export(data) if labels is None else read_crop_table(data, labels)
     if split not in export:
         where = f"{data}: has no {split} folder" if labels is None else f"{labels}: has no row for {split}"
@@ -68,20 +71,30 @@ def evaluate_export(
         export[split],
         export.get("train", []),
         out,
-        against=other.emotion if other else None,
+        against={name: other.emotion for name, other in others.items()},
         facts={
             "data": {"path": str(data), "split": split} | ({"labels": str(labels)} if labels else {}),
             "packs": {
-                name: {"path": str(path), "name": found.name, "digest": found.digest}
-                for name, path, found in (("pack", pack, loaded), ("against", against, other))
-                if found
+                name: {"path": str(one.path), "name": one.name, "digest": one.digest}
+                for name, one in {"pack": loaded, **others}.items()
             },
         },
-        title=f"{loaded.name} on {split}" + (f", against {other.name}" if other else ""),
-        notes=["the training crops themselves are scored: no figure says anything of new shots"] * (split == "train"),
+        title=f"{loaded.name} on {split}" + (f", against {' and '.join(others)}" if others else ""),
         resamples=resamples,
         device=device,
     )
+
+
+def _named(packs: Sequence[Pack]) -> dict[str, Pack]:
+    """The packs by the names of their folders, each with a row of its own in the table."""
+    found: dict[str, Pack] = {}
+    for pack in packs:
+        folder, number = pack.path.resolve().name, 2
+        name = folder
+        while name in found or name in NAMES or name in NAMES.values():
+            name, number = f"{folder}-{number}", number + 1
+        found[name] = pack
+    return found
 
 
 def evaluate(
@@ -90,7 +103,7 @@ def evaluate(
     train_crops: Sequence[LabelledCrop],
     out: Path,
     *,
-    against: EmotionSpec | None = None,
+    against: Mapping[str, EmotionSpec] | None = None,
     facts: Mapping[str, Any] | None = None,
     title: str = "pack",
     notes: Sequence[str] = (),
@@ -101,14 +114,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a classifier on `crops` and write the files above to `out`; returns what metrics.json holds.
 
-    Crops of classes that the classifier (or the one it is compared with, `against`) does not have are
-    left out and counted. `train_crops` teach the baselines and the usual emotion of each character;
-    what cannot be had without them is added to `notes`. `facts` go into metrics.json as they are,
-    `title` onto the pictures. Raises DataError when no crop is left to score, PackError for unreadable
-    weights, StorageError when a file cannot be written.
+    Crops of classes that the classifier (or one it is compared with, `against`, by name) does not have are
+    left out and counted; those that cannot be read are left out and named, while they are at most 1 %.
+    `train_crops` teach the baselines and the usual emotion of each character; what cannot be had without
+    them, and what they share with the scored crops, is added to `notes`. `facts` go into metrics.json as
+    they are, `title` onto the pictures. Raises DataError when no crop is left to score, and as
+    `find_unreadable`, UsageError for a name that is another row's, PackError for unreadable weights,
+    StorageError when a file cannot be written.
     """
-    known = tuple(name for name in spec.classes if against is None or name in against.classes)
-    extra = tuple(name for name in (against.classes if against else ()) if name not in spec.classes)
+    others = dict(against or {})
+    if taken := sorted(others.keys() & NAMES.keys()):
+        raise UsageError(f"'{taken[0]}' is a row of its own; call the pack it is compared with something else")
+    networks = (spec, *others.values())
+    known = tuple(name for name in spec.classes if all(name in network.classes for network in networks))
+    extra = tuple(
+        dict.fromkeys(name for other in others.values() for name in other.classes if name not in spec.classes)
+    )
     kept = tuple(crop for crop in crops if crop.emotion in known)
     left_out = Counter(crop.emotion for crop in crops if crop.emotion not in known)
     if not kept:
@@ -116,16 +137,22 @@ def evaluate(
             f"none of the {len(crops)} crops has a class of the model ({', '.join(known) or 'none in common'});"
             " rename the class folders, or give another pack"
         )
-    train = CropList(known, tuple(crop for crop in train_crops if crop.emotion in known))
+    learned = tuple(crop for crop in train_crops if crop.emotion in known)
+    notes = [*notes]
+    unreadable = find_unreadable(kept, learned)
+    if unreadable:
+        notes.append(f"left out as unreadable: {'; '.join(unreadable)}")
+        crops, train_crops, kept, learned = (
+            tuple(crop for crop in part if crop.name not in unreadable) for part in (crops, train_crops, kept, learned)
+        )
+    train = CropList(known, learned)
+    notes += _leaks(train, kept)
 
     def score(network: EmotionSpec, *, grey: bool = False) -> Predictions:
         return predict(network, CropList(network.classes, kept), grey=grey, device=device, threads=threads)
 
-    own = score(spec)
-    notes = [*notes]
-    models = {"pack": own, "pack_grey": score(spec, grey=True)}
-    if against is not None:
-        models["against"] = score(against)
+    models = {"pack": score(spec), "pack_grey": score(spec, grey=True)}
+    models |= {name: score(other) for name, other in others.items()}
     models |= _baselines(train, CropList(known, kept), notes)
     models = {name: embed(found, (*spec.classes, *extra)) for name, found in models.items()}
     own = models["pack"]
@@ -135,7 +162,7 @@ def evaluate(
         notes.append(f"{unknown} crops have no shot and count as one each: where they are neighbours in a film,"
                      " intervals are too narrow")  # fmt: skip
     usual = metrics.usual_emotions(train) if len(train) else {}
-    again = partial(_interval, resamples=resamples, seed=seed)
+    again = partial(intervals.confusion_interval, resamples=resamples, seed=seed)
     found: dict[str, Any] = {
         "schema": VERSION,
         "insideout": __version__,
@@ -145,10 +172,11 @@ def evaluate(
         "shots": len(set(shot_index(own))),
         "crops_without_shot": unknown,
         "left_out": dict(sorted(left_out.items())),
+        "unreadable": unreadable,
         "train_crops": len(train),
         "data_digest": data_digest(crops),
         "train_digest": data_digest(train_crops),
-        "weights": {"pack": spec.sha256} | ({"against": against.sha256} if against else {}),
+        "weights": {"pack": spec.sha256} | {name: other.sha256 for name, other in others.items()},
         "classes": list(own.classes),
         "support": own.crops.counts(),
         "bootstrap": {
@@ -158,17 +186,33 @@ def evaluate(
         "models": {name: _figures(one, resamples, seed) for name, one in models.items()},
         "calibration": _calibration(own, resamples, seed),
         "confusion": metrics.confusion(own).tolist(),
-        "per_class": {name: asdict(score) for name, score in metrics.per_class(own).items()},
+        "per_class": {
+            name: _told(scores) | {"support": own.crops.counts()[name]}
+            for name, scores in intervals.class_intervals(own, resamples, seed).items()
+        },
         "per_character": _characters(own, again),
         "counter_stereotype": _counter(models, usual, again),
         "fusion": _fusion(own, train, notes, resamples, seed),
         "notes": notes,
     }  # fmt: skip
-    if against is not None:
-        paired = _differences(own, models["against"], resamples, seed)
-        found["against"] = {"pack_minus_against": paired}
+    if others:
+        found["against"] = {name: _differences(own, models[name], resamples, seed) for name in others}
     _write(found, models, out, title)
     return found
+
+
+def _leaks(train: CropList, crops: Sequence[LabelledCrop]) -> list[str]:
+    """What makes the figures say less of new shots than they seem to, in words."""
+    if not len(train):
+        return []
+    if {crop.name for crop in crops} <= {crop.name for crop in train.crops}:
+        return ["the training crops themselves are scored: no figure says anything of new shots"]
+    found = audit_training(train.crops, crops)
+    if not found.leaks:
+        return []
+    return [
+        f"train and the scored crops share: {'; '.join(found.leaks)}; such as {found.worst[0]}: figures are too good"
+    ]
 
 
 def embed(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
@@ -209,37 +253,24 @@ def _baselines(train: CropList, test: CropList, notes: list[str]) -> dict[str, P
         return {}
 
 
-def _figures(predictions: Predictions, resamples: int, seed: int) -> dict[str, Any]:
-    """All figures at the model's own temperature, NLL and ECE at temperature 1 too."""
-    plain = _intervals(predictions, 1.0, resamples, seed, _FIT)
-    return (
-        {"temperature": predictions.temperature}
-        | _intervals(predictions, predictions.temperature, resamples, seed)
-        | {f"{name}_at_1": value for name, value in plain.items()}
-    )
-
-
-def _intervals(
-    predictions: Predictions, temperature: float, resamples: int, seed: int, names: Sequence[str] = metrics.METRICS
-) -> dict[str, Any]:
-    if len(set(shot_index(predictions))) < 2:
-        values = metrics.point_metrics(predictions, temperature)
-        return {name: asdict(Interval(values[name], None, None)) for name in names}
-    found = intervals.intervals(predictions, temperature, resamples, seed, names)
+def _told(found: Mapping[str, Interval | Difference]) -> dict[str, Any]:
     return {name: asdict(value) for name, value in found.items()}
 
 
-def _interval(predictions: Predictions, figure: Callable[..., Any], *, resamples: int, seed: int) -> Interval:
-    """The interval of a figure of the confusion; without ends where there is one shot only."""
-    if len(set(shot_index(predictions))) < 2:
-        return Interval(float(figure(metrics.confusion(predictions))), None, None)
-    return intervals.confusion_interval(predictions, figure, resamples, seed)
+def _figures(predictions: Predictions, resamples: int, seed: int) -> dict[str, Any]:
+    """All figures at the model's own temperature, NLL and ECE at temperature 1 too."""
+    plain = _told(intervals.intervals(predictions, 1.0, resamples, seed, _FIT))
+    return (
+        {"temperature": predictions.temperature}
+        | _told(intervals.intervals(predictions, None, resamples, seed))
+        | {f"{name}_at_1": value for name, value in plain.items()}
+    )
 
 
 def _differences(first: Predictions, second: Predictions, resamples: int, seed: int) -> dict[str, Any] | None:
     if len(set(shot_index(first))) < 2:
         return None
-    return {name: asdict(value) for name, value in intervals.differences(first, second, resamples, seed).items()}
+    return _told(intervals.differences(first, second, resamples, seed))
 
 
 def _characters(own: Predictions, again: Callable[..., Interval]) -> dict[str, Any]:
@@ -258,17 +289,25 @@ def _counter(
     scores = {name: metrics.counter_stereotype(one, usual) for name, one in models.items()}
     own, crops = scores["pack"], scores["pack"].crops
 
-    def recall(one: Predictions) -> dict[str, Any] | None:
-        part = one.take(crops)
-        return asdict(again(part, lambda counts: metrics.confusion_metrics(counts)["accuracy"])) if len(part) else None
+    def recall(one: Predictions, crops: npt.NDArray[np.int64]) -> dict[str, Any] | None:
+        return asdict(again(one.take(crops), metrics.accuracy)) if len(crops) else None
 
+    pack = models["pack"]
+    members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for i in crops.tolist():
+        members[pack.crops.crops[i].character, pack.crops.crops[i].emotion].append(i)
+    cells = {
+        (cell.character, cell.emotion): asdict(cell)
+        | {"recall": recall(pack, np.array(members[cell.character, cell.emotion], np.int64))}
+        for cell in own.cells
+    }
     return {
         "usual": dict(usual),
         "support": own.support,
         "unknown_character": own.unknown,
-        "recall": {name: recall(one) for name, one in models.items()},
-        "cells": [asdict(cell) for cell in own.cells],
-        "worst": asdict(own.worst) if own.worst else None,
+        "recall": {name: recall(one, crops) for name, one in models.items()},
+        "cells": list(cells.values()),
+        "worst": cells[own.worst.character, own.worst.emotion] if own.worst else None,
         "worst_among": f"cells of {metrics.LEAST_SUPPORT} crops or more",
     }
 
@@ -278,7 +317,7 @@ def _calibration(own: Predictions, resamples: int, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"temperature": own.temperature, "cross_fitted": None}
     for name, temperature in curves.items():
         bins = calibration.reliability(own, temperature)
-        found[name] = _intervals(own, temperature, resamples, seed, _FIT) | {
+        found[name] = _told(intervals.intervals(own, temperature, resamples, seed, _FIT)) | {
             "bins": [
                 {"certainty": float(mean), "accuracy": float(share), "crops": int(n)}
                 for mean, share, n in zip(bins.certainty, bins.accuracy, bins.crops, strict=True)
@@ -286,7 +325,7 @@ def _calibration(own: Predictions, resamples: int, seed: int) -> dict[str, Any]:
         }
     if len(set(shot_index(own))) >= 2:
         crossed = calibration.cross_fitted(own, shot_index(own), seed=seed)
-        found["cross_fitted"] = _intervals(crossed, 1.0, resamples, seed, _FIT)
+        found["cross_fitted"] = _told(intervals.intervals(crossed, 1.0, resamples, seed, _FIT))
     sure, right = calibration.certainty_of(own)
     found["thresholds"] = {
         f"{rate:g}": {
@@ -300,21 +339,36 @@ def _calibration(own: Predictions, resamples: int, seed: int) -> dict[str, Any]:
 
 def _fusion(own: Predictions, train: CropList, notes: list[str], resamples: int, seed: int) -> dict[str, Any] | None:
     """What fusing the crops of each track does, and its gain over single crops with intervals."""
-    from insideout.evaluation.fusion import fuse_tracks, fusion_table, learn_stay
+    from insideout.evaluation import fusion
 
     named = Counter(crop.track_key for crop in own.crops.crops if crop.track_key)
     if max(named.values(), default=0) < 2:
         notes.append("no track has two crops: nothing to fuse")
         return None
+    stay = None
     try:
-        stay = learn_stay(train)
-        table = fusion_table(own, stay)
-        single, fused = fuse_tracks(own, method="frame"), fuse_tracks(own, method="mean_log")
+        stay = fusion.learn_stay(train)
+    except DataError as error:
+        notes.append(f"no HMM over tracks: {error}")
+    try:
+        table = fusion.fusion_table(own, stay, resamples=resamples, seed=seed)
+        single, fused = (fusion.fuse_tracks(own, method=method) for method in ("frame", "mean_log"))
+        untimed = fusion.without_time(own.crops)
     except DataError as error:
         notes.append(f"no fusion of tracks: {error}")
         return None
-    gain = _differences(fused, single, resamples, seed)
-    return {"stay": stay, "methods": table, "mean_log_minus_frame": gain}
+    if untimed:
+        notes.append(f"{untimed} crops in tracks have no time (crops.csv: pts and time_base): what lasts under one"
+                     f" second is told at {fusion.ASSUMED_RATE} frames a second there")  # fmt: skip
+    return {
+        "stay": stay,
+        "assumed_frames_per_second": fusion.ASSUMED_RATE if untimed else None,
+        "methods": {
+            method: {key: asdict(value) if isinstance(value, Interval) else value for key, value in scores.items()}
+            for method, scores in table.items()
+        },
+        "mean_log_minus_frame": _differences(fused, single, resamples, seed),
+    }
 
 
 def _write(found: dict[str, Any], models: Mapping[str, Predictions], out: Path, title: str) -> None:

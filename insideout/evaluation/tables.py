@@ -10,11 +10,10 @@ from typing import Any
 from insideout.messages import in_markdown
 from insideout.store import Store
 
-#: Rows are called so on the screen and in table.md.
+#: Rows are called so on the screen and in table.md; those of other packs by the names of these.
 NAMES = {
     "pack": "pack",
     "pack_grey": "pack, pictures in grey",
-    "against": "against",
     "majority": "majority",
     "identity": "identity only",
     "colour": "colour histogram",
@@ -49,12 +48,13 @@ def screen_lines(found: Mapping[str, Any], out: Path) -> Iterable[str]:
     yield " " * width + "".join(f"  {_short(COLUMNS[key]):>19}" for key in shown)
     for name, figures in found["models"].items():
         yield f"{_name(name):<{width}}" + "".join(f"  {_interval(figures[key], 2):>19}" for key in shown)
-    if found.get("against", {}).get("pack_minus_against"):
-        gain = found["against"]["pack_minus_against"]["macro_f1"]
-        yield (
-            f"pack minus against: macro-F1 {_interval(gain, 3)},"
-            f" {gain['share_not_above']:.1%} of the resamples at 0 or below"
-        )
+    for name, gains in found.get("against", {}).items():
+        if gains:
+            gain = gains["macro_f1"]
+            yield (
+                f"pack minus {name}: macro-F1 {_interval(gain, 3)},"
+                f" {gain['share_not_above']:.1%} of the resamples at 0 or below"
+            )
     yield f"written to {out}: table.md, metrics.json, predictions.parquet and pictures"
 
 
@@ -78,8 +78,8 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> Iterable[str]
         ["", *wide.values()],
         ([_name(name), *(_interval(figures[key]) for key in wide)] for name, figures in models.items()),
     )
-    if "against" in found:
-        yield from _paired("Pack minus against", found["against"]["pack_minus_against"])
+    for name, gains in found.get("against", {}).items():
+        yield from _paired(f"Pack minus {in_markdown(name)}", gains)
     yield from _calibration(found["calibration"])
     if found["fusion"]:
         yield from _fusion(found["fusion"])
@@ -87,7 +87,7 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> Iterable[str]
     yield from _table(
         ["class", "precision", "recall", "F1", "crops"],
         (
-            [name, *(f"{s[key]:.3f}" for key in ("precision", "recall", "f1")), str(s["support"])]
+            [name, *(_interval(s[key]) for key in ("precision", "recall", "f1")), str(s["support"])]
             for name, s in found["per_class"].items()
         ),
     )
@@ -134,12 +134,15 @@ def _fusion(found: Mapping[str, Any]) -> Iterable[str]:
     yield from _table(
         ["method", "macro-F1", "accuracy", "NLL", "recall in short segments"],
         (
-            [name, *(_number(s[key]) for key in ("macro_f1", "accuracy", "nll", "short_recall"))]
+            [name, *(_interval(s[key]) for key in ("macro_f1", "accuracy", "nll", "short_recall"))]
             for name, s in found["methods"].items()
         ),
     )
     first = next(iter(found["methods"].values()))
-    yield f"{_told(first['tracks'], 'track')} of two crops or more, {_told(first['short_segments'], 'short segment')}."
+    yield (
+        f"{_told(first['tracks'], 'track')} of two crops or more; {_told(first['short_segments'], 'short segment')}:"
+        " a label inside a track that lasts under one second."
+    )
     yield ""
     yield from _paired("mean_log minus frame", found["mean_log_minus_frame"])
 
@@ -168,11 +171,14 @@ def _counter(found: Mapping[str, Any]) -> Iterable[str]:
     )
     yield from _table(
         ["character", "emotion", "crops", "recall of the pack"],
-        ([c["character"], c["emotion"], str(c["support"]), f"{c['recall']:.3f}"] for c in found["cells"]),
+        ([c["character"], c["emotion"], str(c["support"]), _interval(c["recall"])] for c in found["cells"]),
     )
     if worst := found["worst"]:
         cell = in_markdown(f"{worst['character']}, {worst['emotion']}")
-        yield f"Worst among {found['worst_among']}: {cell}, {worst['recall']:.3f}."
+        yield (
+            f"Worst among {found['worst_among']}: {cell}, {_interval(worst['recall'])}."
+            " It was chosen for being the worst: on other shots expect it less bad."
+        )
         yield ""
 
 

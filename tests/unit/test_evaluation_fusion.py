@@ -3,13 +3,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError, UsageError
-from insideout.evaluation.fusion import METHODS, forward_backward, fuse_tracks, fusion_table, learn_stay, short_segments
+from insideout.evaluation.fusion import (
+    METHODS,
+    forward_backward,
+    fuse_tracks,
+    fusion_table,
+    learn_stay,
+    short_segments,
+    without_time,
+)
+from insideout.evaluation.intervals import Interval
 from insideout.evaluation.predictions import Predictions
 
 CLASSES = ("Angry", "Happy", "Neutral")
@@ -51,12 +61,12 @@ def test_a_short_expression_is_wiped_out_by_majority_and_kept_by_the_hmm_when_it
     assert found["hmm"] == [H, H, H, A, H, H, H, H]
     table = fusion_table(predictions, 0.8)
     assert list(table) == list(METHODS)
-    assert [table[m]["short_recall"] for m in METHODS] == [1, 0, 0, 1]
+    assert [table[m]["short_recall"].value for m in METHODS] == [1, 0, 0, 1]
     assert {table[m]["short_segments"] for m in METHODS} == {1}
-    assert [table[m]["accuracy"] for m in METHODS] == [7 / 8, 7 / 8, 7 / 8, 1]
+    assert [table[m]["accuracy"] for m in METHODS] == [Interval(share, None, None) for share in (7 / 8,) * 3 + (1,)]
     # F1 of frame: Angry 1, Happy 2 * 1 * (6/7) / (1 + 6/7), Neutral is guessed and never true.
-    assert table["frame"]["macro_f1"] == pytest.approx((1 + 12 / 13 + 0) / 3)
-    assert table["frame"]["nll"] == pytest.approx(-(6 * np.log(0.7) + np.log(0.15) + np.log(0.98)) / 8, rel=1e-5)
+    assert table["frame"]["macro_f1"].value == pytest.approx((1 + 12 / 13 + 0) / 3)
+    assert table["frame"]["nll"].value == pytest.approx(-(6 * np.log(0.7) + np.log(0.15) + np.log(0.98)) / 8, rel=1e-5)
     assert (table["hmm"]["crops"], table["hmm"]["tracks"]) == (8, 1)
 
 
@@ -168,6 +178,62 @@ def test_short_segments_last_under_a_second_and_do_not_fill_their_track() -> Non
     alone = CropList(CLASSES, tuple(track([A], [A])[0]))
     assert short_segments(alone) == []
     assert fusion_table(together(track([A], [A])), 0.9)["hmm"]["short_recall"] is None
+
+
+def timed(crops: list[LabelledCrop], rate: Fraction, film: str = "") -> list[LabelledCrop]:
+    """The same crops in a film of so many frames a second, which does not begin at 0."""
+    base = 1 / (rate * 1000)
+    return [replace(crop, film=film, pts=1000 * crop.ordinal + 77, time_base=base) for crop in crops]
+
+
+@pytest.mark.parametrize(
+    ("rate", "short"),
+    [
+        (Fraction(12), []),
+        (Fraction(24000, 1001), [[0], [6]]),  # two steps of 12 are 1.001 s
+        (Fraction(25), [[0], [1, 2], [6]]),
+        (Fraction(30), [[0], [1, 2], [6]]),
+        (Fraction(60), [[0], [1, 2], [3, 4, 5], [6]]),
+    ],
+)
+def test_a_second_is_one_of_the_film_where_the_crops_know_their_time(rate: Fraction, short: list[list[int]]) -> None:
+    labels = [A, H, H, N, N, N, A]
+    crops = CropList(CLASSES, tuple(timed(track(labels, labels)[0], rate)))
+    assert [list(s) for s in short_segments(crops)] == short
+    assert without_time(crops) == 0
+    one_without = CropList(CLASSES, (*crops.crops[:3], replace(crops.crops[3], pts=None), *crops.crops[4:]))
+    assert [list(s) for s in short_segments(one_without)] == [[0], [6]]
+    assert without_time(one_without) == 7
+
+
+def test_each_film_has_its_own_second_and_frames_that_last_longer_count_as_they_do() -> None:
+    labels = [A, H, H, A]
+    slow, fast = (timed(track(labels, labels, name)[0], Fraction(rate), name) for name, rate in (("1", 24), ("2", 60)))
+    assert [list(s) for s in short_segments(CropList(CLASSES, (*slow, *fast)))] == [[0], [3], [4], [5, 6], [7]]
+    # The second H is shown three quarters of a second after the first, not half a second.
+    held = [*slow[:2], *(replace(crop, pts=crop.pts + 6000) for crop in slow[2:])]
+    assert [list(s) for s in short_segments(CropList(CLASSES, tuple(held)))] == [[0], [3]]
+    again = timed(track(labels, labels, "1")[0], Fraction(25), "1")
+    assert [list(s) for s in short_segments(CropList(CLASSES, tuple(again)))] == [[0], [1, 2], [3]]
+    held = [*again[:2], *(replace(crop, pts=crop.pts + 6000) for crop in again[2:])]
+    assert [list(s) for s in short_segments(CropList(CLASSES, tuple(held)))] == [[0], [3]]
+
+
+def test_without_stay_the_other_methods_are_compared_with_intervals_over_shots() -> None:
+    crops, logs = [], []
+    for shot in range(8):
+        own, of_own = track([H, H, A, H], [H, H, A if shot % 2 else N, H], str(shot))
+        crops += [replace(crop, shot=str(shot)) for crop in own]
+        logs += of_own
+    table = fusion_table(together((crops, logs)), None, resamples=200)
+    assert list(table) == ["frame", "majority", "mean_log"]
+    frame = table["frame"]
+    assert (frame["tracks"], frame["short_segments"], frame["accuracy"].value) == (8, 16, 28 / 32)
+    # In each shot a lone A, told in half of the shots, and the H after it.
+    for found, value in ((frame["accuracy"], 28 / 32), (frame["short_recall"], 0.75)):
+        assert found.value == value
+        assert 0 < found.low < value < found.high <= 1
+    assert table["mean_log"]["short_recall"] == Interval(0.5, 0.5, 0.5)
 
 
 def test_bad_input_is_named() -> None:

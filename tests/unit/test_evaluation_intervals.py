@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    precision_recall_fscore_support,
+)
 
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
 from insideout.evaluation.intervals import (
     LOOPED,
     LOOPED_RESAMPLES,
+    Interval,
+    class_intervals,
     confusion_interval,
     differences,
     draw,
@@ -19,7 +27,7 @@ from insideout.evaluation.intervals import (
     resampled,
     shot_index,
 )
-from insideout.evaluation.metrics import METRICS, confusion_metrics, macro_f1, point_metrics
+from insideout.evaluation.metrics import METRICS, confusion_metrics, macro_f1, per_class, point_metrics
 from insideout.evaluation.predictions import Predictions
 
 CLASSES = ("Angry", "Happy", "Sad")
@@ -92,6 +100,36 @@ def test_intervals_are_percentiles_of_the_resamples() -> None:
     only = confusion_interval(predictions, lambda c: confusion_metrics(c)["macro_f1"], resamples=600, seed=4)
     assert only == found["macro_f1"]
     assert confusion_interval(predictions, macro_f1, resamples=600, seed=4) == found["macro_f1"]
+
+
+def test_each_class_has_the_interval_of_its_resamples_less_those_in_which_it_is_undefined() -> None:
+    predictions = noisy(12)
+    rare = np.flatnonzero(predictions.labels == 2)
+    predictions = predictions.take(np.setdiff1d(np.arange(len(predictions)), rare[2:]))
+    found = class_intervals(predictions, resamples=300, seed=4)
+    assert list(found) == list(CLASSES)
+    index = shot_index(predictions)
+    shots = int(index.max()) + 1
+    spread: dict[tuple[str, str], list[float]] = {(name, key): [] for name in CLASSES for key in found[name]}
+    for row in draw(shots, 300, seed=4):
+        drawn = np.concatenate([np.flatnonzero(index == s) for s in range(shots) for _ in range(row[s])])
+        truth, guess = predictions.labels[drawn], predictions.guesses[drawn]
+        scores = precision_recall_fscore_support(truth, guess, labels=range(3), zero_division=np.nan)
+        for key, values in zip(("precision", "recall", "f1"), scores, strict=False):
+            for name, value in zip(CLASSES, values, strict=True):
+                spread[name, key].append(value)
+    assert np.isnan(spread["Sad", "recall"]).any()
+    for (name, key), values in spread.items():
+        assert (found[name][key].low, found[name][key].high) == pytest.approx(percentiles(np.array(values)))
+        assert found[name][key].value == getattr(per_class(predictions)[name], key)
+
+
+def test_one_shot_has_values_without_ends() -> None:
+    one = noisy(1)
+    values = point_metrics(one, 0.8)
+    assert intervals(one) == {name: Interval(values[name], None, None) for name in METRICS}
+    assert confusion_interval(one, macro_f1) == Interval(values["macro_f1"], None, None)
+    assert {found.low for of in class_intervals(one).values() for found in of.values()} == {None}
 
 
 def test_percentiles_of_what_is_infinite_or_undefined() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from typer.testing import CliRunner
 
 from insideout.datasets.labelled import CropList, LabelledCrop, read_export
 from insideout.errors import DataError, PackError, UsageError
+from insideout.evaluation.intervals import class_intervals, confusion_interval
+from insideout.evaluation.metrics import accuracy
 from insideout.evaluation.predictions import Predictions
 from insideout.evaluation.report import data_digest, embed, evaluate, evaluate_export
 from insideout.packs import load_pack
@@ -114,12 +118,46 @@ def test_baselines_grey_pictures_and_tracks_stand_beside_the_pack(done: Done) ->
     assert found["counter_stereotype"]["recall"]["identity"]["value"] == 0
     assert found["counter_stereotype"]["usual"] == {"Bunny": "Afraid", "Frank": "Angry"}
     assert found["counter_stereotype"]["support"] == 12
-    assert found["fusion"]["methods"]["frame"]["nll"] == pytest.approx(nll["pack"])
+    assert found["fusion"]["methods"]["frame"]["nll"]["value"] == pytest.approx(nll["pack"])
     table = (out / "table.md").read_text()
-    for told in ("| pack, pictures in grey |", "| colour histogram |", "Left out: 3 crops", "| mean_log |"):
+    for told in ("| pack, pictures in grey |", "| colour histogram |", "Left out: 3 crops", "| mean_log |", "| hmm |"):
         assert told in table
     value = found["models"]["pack"]["macro_f1"]
     assert f"| {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}] |" in table
+
+
+def test_classes_cells_and_ways_to_fuse_have_their_intervals(done: Done) -> None:
+    table = (done.out / "table.md").read_text().splitlines()
+    predictions = Predictions.read(done.out / "predictions.parquet")
+    expected = class_intervals(predictions)
+
+    def row(*names: str) -> str:
+        (line,) = [line for line in table if line.startswith(f"| {' | '.join(names)} | ")]
+        return line
+
+    def told(found: dict[str, float]) -> str:
+        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+    assert list(done.found["per_class"]) == list(CLASSES)
+    for name, scores in done.found["per_class"].items():
+        assert scores["support"] == 4
+        for key in ("precision", "recall", "f1"):
+            assert scores[key] == asdict(expected[name][key])
+            if scores[key]["low"] is not None:
+                assert told(scores[key]) in row(name)
+    cells = {(cell["character"], cell["emotion"]): cell for cell in done.found["counter_stereotype"]["cells"]}
+    assert list(cells) == [("Bunny", "Happy"), ("Bunny", "Surprised"), ("Frank", "Neutral")]
+    for (character, emotion), cell in cells.items():
+        mine = [i for i, c in enumerate(predictions.crops.crops) if (c.character, c.emotion) == (character, emotion)]
+        part = predictions.take(np.array(mine))
+        assert cell["recall"] == asdict(confusion_interval(part, accuracy))
+        assert cell["recall"]["value"] == (part.guesses == part.labels).mean()
+        assert f"| 4 | {told(cell['recall'])} |" in row(character, emotion)
+    worst = done.found["counter_stereotype"]["worst"]
+    assert worst == min(cells.values(), key=lambda cell: cell["recall"]["value"])
+    for name, scores in done.found["fusion"]["methods"].items():
+        assert scores["macro_f1"]["low"] <= scores["macro_f1"]["value"] <= scores["macro_f1"]["high"]
+        assert any(line.startswith(f"| {name} | ") and told(scores["accuracy"]) in line for line in table)
 
 
 def test_the_same_pack_against_itself_makes_no_difference(
@@ -127,16 +165,91 @@ def test_the_same_pack_against_itself_makes_no_difference(
 ) -> None:
     spec = load_pack(pack).emotion
     other = replace(spec, classes=("Afraid", "Angry", "Happy", "Neutral", "Sad"))
-    found = evaluate(spec, crops["valid"], crops["train"], tmp_path, against=other, resamples=FEW, threads=1)
-    # Only what both know is scored: neither Sad nor Surprised.
-    assert found["left_out"] == {"Sad": 3, "Surprised": 4}
-    assert found["classes"] == [*CLASSES, "Sad"]
-    paired = found["against"]["pack_minus_against"]
-    assert (paired["accuracy"]["value"], paired["accuracy"]["low"], paired["accuracy"]["high"]) == (0, 0, 0)
-    assert paired["nll"]["value"] == pytest.approx(0, abs=1e-6)
-    assert paired["accuracy"]["share_not_above"] == 1
+    third = replace(spec, classes=("Afraid", "Angry", "Happy", "Nervous", "Surprised"))
+    others = {"other": other, "third": third}
+    found = evaluate(spec, crops["valid"], crops["train"], tmp_path, against=others, resamples=FEW, threads=1)
+    # Only what all know is scored: neither Sad, nor Surprised, nor Neutral.
+    assert found["left_out"] == {"Neutral": 4, "Sad": 3, "Surprised": 4}
+    assert found["classes"] == [*CLASSES, "Sad", "Nervous"]
+    assert list(found["models"])[:4] == ["pack", "pack_grey", "other", "third"]
+    for paired in found["against"].values():
+        assert (paired["accuracy"]["value"], paired["accuracy"]["low"], paired["accuracy"]["high"]) == (0, 0, 0)
+        assert paired["nll"]["value"] == pytest.approx(0, abs=1e-6)
+        assert paired["accuracy"]["share_not_above"] == 1
     json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
-    assert "Pack minus against" in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text()
+    for told in ("### Pack minus other", "### Pack minus third", "| other | ", "| third | "):
+        assert told in table
+    with pytest.raises(UsageError, match="'identity' is a row of its own"):
+        evaluate(spec, crops["valid"], crops["train"], tmp_path, against={"identity": spec})
+
+
+def test_packs_that_are_compared_are_called_by_their_folders(pack: Path, data: Path, tmp_path: Path) -> None:
+    for folder in ("student", "old/student", "majority"):
+        shutil.copytree(pack, tmp_path / folder)
+    packs = [tmp_path / folder for folder in ("student", "old/student", "majority")]
+    app = typer.Typer()
+    app.command()(command)
+    given = [option for path in packs for option in ("--against", str(path))]
+    result = CliRunner().invoke(app, [str(pack), "--data", str(data), "--out", str(tmp_path / "out"), *given])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    names = ["student", "student-2", "majority-2"]
+    assert list(found["models"]) == ["pack", "pack_grey", *names, "majority", "identity", "colour"]
+    assert list(found["against"]) == names
+    assert {name: found["packs"][name]["path"] for name in names} == dict(zip(names, map(str, packs), strict=True))
+    assert found["title"] == f"{load_pack(pack).name} on valid, against student and student-2 and majority-2"
+    for name in names:
+        assert f"pack minus {name}: macro-F1 0.000 [0.000, 0.000]" in result.output
+
+
+def test_what_training_shares_with_the_scored_crops_is_told(
+    pack: Path, crops: dict[str, list[LabelledCrop]], tmp_path: Path
+) -> None:
+    spec = load_pack(pack).emotion
+    shared = [replace(crops["train"][0], shot=crops["valid"][0].shot), *crops["train"][1:]]
+    found = evaluate(spec, crops["valid"], shared, tmp_path, resamples=FEW, threads=1)
+    (note,) = [note for note in found["notes"] if "share" in note]
+    assert note.startswith("train and the scored crops share: 1 shot on both sides; such as ")
+    assert crops["train"][0].name in note
+    assert note in (tmp_path / "table.md").read_text()
+    timed = [replace(crop, pts=crop.ordinal, time_base=Fraction(1, 30)) for crop in crops["train"]]
+    itself = evaluate(spec, timed, timed, tmp_path, resamples=FEW, threads=1)
+    assert itself["notes"] == ["the training crops themselves are scored: no figure says anything of new shots"]
+    assert itself["fusion"]["assumed_frames_per_second"] is None
+
+
+def test_a_crop_that_cannot_be_read_is_named_and_left_out_unless_there_are_many(
+    pack: Path, crops: dict[str, list[LabelledCrop]], tmp_path: Path
+) -> None:
+    spec = load_pack(pack).emotion
+    train = [replace(crop, name=f"{crop.name}{i}", shot=f"{crop.shot}") for i in range(9) for crop in crops["train"]]
+    broken = replace(crops["valid"][1], picture=b"\xff\xd8\xff")
+    valid = [crops["valid"][0], broken, *crops["valid"][2:]]
+    train[7] = replace(train[7], picture=b"")
+    found = evaluate(spec, valid, train, tmp_path, resamples=FEW, threads=1)
+    assert (found["crops"], found["train_crops"]) == (19, 179)
+    assert found["unreadable"] == [broken.name, train[7].name]
+    assert any(note == f"left out as unreadable: {broken.name}; {train[7].name}" for note in found["notes"])
+    assert found["data_digest"] == data_digest([crop for crop in valid if crop is not broken])
+    assert "colour" in found["models"]
+    worse = [replace(crop, picture=b"") for crop in valid[:3]]
+    with pytest.raises(DataError, match=rf"4 of 200 crops cannot be read: {worse[0].name}"):
+        evaluate(spec, [*worse, *valid[3:]], train, tmp_path, resamples=FEW, threads=1)
+
+
+def test_tracks_are_fused_without_an_hmm_where_training_has_none(
+    pack: Path, crops: dict[str, list[LabelledCrop]], tmp_path: Path
+) -> None:
+    spec = load_pack(pack).emotion
+    train = [replace(crop, track="") for crop in crops["train"]]
+    found = evaluate(spec, crops["valid"], train, tmp_path, resamples=FEW, threads=1)
+    assert list(found["fusion"]["methods"]) == ["frame", "majority", "mean_log"]
+    assert (found["fusion"]["stay"], found["fusion"]["assumed_frames_per_second"]) == (None, 24)
+    assert found["fusion"]["mean_log_minus_frame"]["nll"]["low"] is not None
+    notes = " ".join(found["notes"])
+    assert "no HMM over tracks: no track has two labelled crops in training" in notes
+    assert "20 crops in tracks have no time (crops.csv: pts and time_base)" in notes
 
 
 def test_embedding_gives_unknown_classes_no_probability() -> None:
