@@ -2,6 +2,10 @@
 
 All figures take the certainty of each crop (probability of the class it names) and whether that class
 is right. Crops of equal certainty are never told apart, so no figure depends on the order of the crops.
+
+Own code, since the bootstrap needs them as sums over shots: scikit-learn has the curve without its
+weights (`calibration_curve`, against which ECE is tested), torchmetrics the ECE of a batch in bins of equal
+width only, netcal brings Pyro and TensorBoard along, and none of the three has AURC.
 """
 
 from __future__ import annotations

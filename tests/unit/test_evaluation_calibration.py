@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
 
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
@@ -37,6 +42,57 @@ def test_ece_weighs_the_gap_of_each_bin() -> None:
     certainty, right = arrays([0.6, 0.6, 0.9, 0.9, 0.9, 0.9], [True, False, True, True, True, True])
     assert ece(certainty, right) == pytest.approx(2 / 6 * 0.1 + 4 / 6 * 0.1)
     assert ece(certainty, certainty > 2) == pytest.approx(certainty.mean())
+
+
+@pytest.mark.parametrize(("strategy", "figure"), [("uniform", ece), ("quantile", ece_adaptive)])
+def test_ece_is_the_weighted_gap_of_the_curve_of_scikit_learn(
+    strategy: str, figure: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
+    random = np.random.default_rng(3)
+    for n in (31, 142, 4000):
+        certainty = random.uniform(0.2, 1, n)
+        right = random.uniform(size=n) < certainty**2
+        accuracy, mean = calibration_curve(right, certainty, n_bins=15, strategy=strategy)
+        edges = np.linspace(0, 1, 16) if strategy == "uniform" else np.quantile(certainty, np.linspace(0, 1, 16))
+        crops = np.histogram(certainty, edges)[0]
+        expected = (np.abs(accuracy - mean) * crops[crops > 0]).sum() / n
+        # A crop that is an edge itself may lie on either side of it.
+        assert figure(certainty, right) == pytest.approx(expected, abs=1e-12 if strategy == "uniform" else 20 / n)
+
+
+class AsItIs(ClassifierMixin, BaseEstimator):
+    """A classifier whose scores are its features."""
+
+    def fit(self, logits: np.ndarray, labels: np.ndarray) -> AsItIs:
+        self.classes_ = np.unique(labels)
+        return self
+
+    def decision_function(self, logits: np.ndarray) -> np.ndarray:
+        return logits
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        return self.classes_[logits.argmax(1)]
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_the_temperature_is_that_of_scikit_learn(scale: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (400, 6))
+    odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (random.random((400, 1)) > odds.cumsum(1)).sum(1).astype(np.int64)
+    model = FrozenEstimator(AsItIs().fit(logits, labels))
+    theirs = CalibratedClassifierCV(model, method="temperature").fit(logits * scale, labels)
+    found = fit_temperature(labels, logits * scale)
+    assert found == pytest.approx(1 / theirs.calibrated_classifiers_[0].calibrators[0].beta_, rel=1e-5)
+    assert nll(labels, logits * scale, found) < min(nll(labels, logits * scale, found * f) for f in (0.99, 1.01))
+
+
+def test_a_temperature_stays_inside_its_bounds() -> None:
+    right = np.arange(50) % 2
+    logits = np.eye(2)[right] * 3
+    # Below about .1 all is as sure as it can be.
+    assert 0.05 <= fit_temperature(right, logits) < 0.11
+    assert fit_temperature(1 - right, logits) == pytest.approx(20, rel=1e-3)
 
 
 def test_ece_of_calibrated_answers_vanishes() -> None:
