@@ -38,7 +38,7 @@ from insideout.recipes.yolo_data import (
     read_split,
     read_yolo_data,
     shared_pictures,
-    shot_in_name,
+    shot_of,
 )
 from insideout.segment import BATCH, CharacterSegmenter, Letterbox, mask_in_box
 from insideout.yolo import load_segmentation_model, set_ultralytics_environment
@@ -139,7 +139,7 @@ def evaluate_segmenter(
     pictures, train, classes = _read_pictures(data, split, notes)
     if classes != spec.classes:
         raise DataError(f"{data}: classes {list(classes)} are not those of the segmenter, {list(spec.classes)}")
-    named = {path: _shot(path, shots) for path in pictures}
+    named = {path: shot_of(path, shots) for path in pictures}
     frames = _run(spec, pictures, split, notes, device, threads)
     clusters = [named[frame.path] or str(frame.path) for frame in frames]
     without = sum(not named[frame.path] for frame in frames)
@@ -278,17 +278,11 @@ def _read_pictures(data: Path, split: str, notes: list[str]) -> tuple[list[Path]
     return list(scored.pictures), train, tuple(resolved["names"])
 
 
-def _shot(picture: Path, shots: Mapping[int, str] | None) -> str:
-    """The shot of a picture; empty where it is not known."""
-    if shots is None:
-        return shot_in_name(picture)
-    if not picture.stem.isdecimal() or int(picture.stem) not in shots:
-        raise DataError(f"{picture}: its name is no frame ordinal of the shots given; leave the shots out, or add it")
-    return shots[int(picture.stem)]
-
-
 def _shared(train: Sequence[Path], pictures: Sequence[Path], shots: Mapping[int, str] | None) -> str:
-    """What training has of the scored pictures, in words; empty where nothing is."""
+    """What training has of the scored pictures, in words; empty where nothing is.
+
+    Unlike `shared_pictures` with shots it bears training frames that the shots given do not have.
+    """
     found = [shared_pictures(train, pictures)]
     if shots is not None:
         known = {shots.get(int(path.stem), "") for path in train if path.stem.isdecimal()}
