@@ -27,10 +27,14 @@ class Stage(StrEnum):
 @train_app.command("segmenter")
 def train_segmenter(
     data: Annotated[Path, typer.Option(help="YOLO segmentation export: a data.yaml or its folder.")],
-    out: Annotated[Path, typer.Option(help="Run folder; running again goes on after its last epoch.")],
+    out: Annotated[str, typer.Option(help="Run folder; running again goes on after its last epoch.")],
     recipe: Recipe = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Start from a local checkpoint, or from `coco` (ultralytics' own, downloads).")
+    ] = None,
+    shots: Annotated[
+        Path | None,
+        typer.Option(help="CSV of the film's shots (shot, start_ordinal, end_ordinal), to find one on both sides."),
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs on one node.")] = 0,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs on one node; all of the largest by default.")] = None,
@@ -45,6 +49,8 @@ def train_segmenter(
     """Train the segmenter with ultralytics inside a Ray task."""
     from insideout.recipes.segmenter import SegmenterRecipe
 
+    if "://" in out:
+        raise UsageError(f"--out {out}: a segmenter is trained into a local folder; give one, and copy it afterwards")
     settings = SegmenterRecipe.read(recipe) if recipe else SegmenterRecipe()
     from pipelines.cluster import connected
     from pipelines.train_segmenter import run
@@ -53,12 +59,13 @@ def train_segmenter(
         best = run(
             data.resolve(),
             settings,
-            out.resolve(),
+            Path(out).resolve(),
             gpus=gpus,
             cpus=cpus,
             pretrained=pretrained,
             resume=resume,
             allow_leaks=allow_leaks,
+            shots=shots.resolve() if shots else None,
         )
     typer.echo(f"best checkpoint: {best}")
 

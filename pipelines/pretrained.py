@@ -12,7 +12,7 @@ import torch
 from insideout.backbones import PUBLISHED, published_weights
 from insideout.store import Store
 
-_MODEL = "model.safetensors"
+_MODEL, _META = "model.safetensors", "meta.json"
 _FILES = (".safetensors", ".pt", ".pth")
 
 
@@ -41,11 +41,13 @@ def fetched(pretrained: str | None) -> Iterator[Path | None]:
         yield None if pretrained is None else Path(pretrained)
         return
     where = pretrained.rstrip("/")
-    where = where if where.endswith(_FILES) else f"{where}/{_MODEL}"
-    folder, _, name = where.rpartition("/")
+    folder, _, name = (where if where.endswith(_FILES) else f"{where}/{_MODEL}").rpartition("/")
+    store = Store(folder)
     with tempfile.TemporaryDirectory() as scratch:
         local = Path(scratch) / name
-        local.write_bytes(Store(folder).read(name))
+        local.write_bytes(store.read(name))
+        if name == _MODEL and store.exists(_META):  # it says of which classes the last layer is
+            (Path(scratch) / _META).write_bytes(store.read(_META))
         yield local
 
 

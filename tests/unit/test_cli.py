@@ -92,6 +92,11 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
         (["data", "faces", "--out", "o", "--faces", "nothing-here"], "nothing-here"),
         (["train", "segmenter", "--data", "nothing-here", "--out", "o", "--recipe", "no.yaml"], "no.yaml"),
         (["train", "emotion", "--data", "nothing-here", "--out", "o", "--recipe", "no.yaml"], "no.yaml"),
+        (
+            ["train", "emotion", "--data", "d", "--out", "o", "--stage", "faces"],
+            "leave out --data, or leave out --stage",
+        ),
+        (["train", "segmenter", "--data", "d", "--out", "s3://bucket/o"], "trained into a local folder"),
     ],
 )
 def test_bad_use_is_one_message_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
