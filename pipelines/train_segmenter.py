@@ -42,11 +42,12 @@ def run(
     OutputError, which `resume` spares a folder that does not say what it is for. `shots` is a CSV of
     the film's shots, by which one on both sides is found (`prepare_segmenter`). `data` and `out`
     must be absolute and seen by every node. Raises UsageError when no node has so many GPUs or
-    CPUs, DataError for unusable data, TrainingError when training breaks off.
+    CPUs, RecipeError for a batch that the GPUs cannot share, DataError for unusable data,
+    TrainingError when training breaks off.
     """
     cpus = fit(gpus, cpus)
     job = prepare_segmenter(
-        data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks, shots=shots
+        data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks, shots=shots, gpus=gpus
     )
     for note in job.notes:
         print(note, flush=True)

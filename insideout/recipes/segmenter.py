@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from insideout.errors import DataError, InsideoutError, PackError, StorageError, TrainingError
+from insideout.errors import DataError, InsideoutError, PackError, RecipeError, StorageError, TrainingError
 from insideout.packs import file_digest
 from insideout.precision import use_bf16
 from insideout.recipes.segmenter_recipe import SegmenterRecipe as SegmenterRecipe
@@ -31,6 +31,7 @@ from insideout.recipes.segmenter_run import (
     read_result,
     result_line,
     rewind,
+    take_amp,
     write_whole,
 )
 from insideout.recipes.yolo_data import read_yolo_data as read_yolo_data
@@ -78,15 +79,18 @@ def prepare_segmenter(
     resume: bool = False,
     allow_leaks: bool = False,
     shots: Path | None = None,
+    gpus: int = 0,
 ) -> SegmenterJob:
     """Check everything a training needs and write its lists of pictures to the run folder.
 
     `pretrained` starts from a local checkpoint, or from `coco`, the weights that ultralytics
     publishes for the recipe's model (downloaded to OUT). `resume` accepts a run folder that does not
     say what it is for. `shots` is a CSV (`read_shots`) by which a shot on both sides is found where
-    pictures are named by their ordinal. Raises DataError for unusable data or weights, OutputError
-    for a folder with another training, StorageError when weights cannot be fetched.
+    pictures are named by their ordinal. `gpus` are to share each batch. Raises RecipeError for a batch
+    that they cannot share, DataError for unusable data or weights, OutputError for a folder with
+    another training, StorageError when weights cannot be fetched.
     """
+    _check_batch(recipe, gpus)
     check_start(pretrained)
     table = None
     if shots is not None:
@@ -139,9 +143,11 @@ def run_segmenter(
     `threads` compute on a CPU and load pictures for GPUs. Each epoch is added to OUT/metrics.jsonl,
     and `on_epoch(epoch, figures)` is called with the same names; with several GPUs it and `tell` run
     in other processes and must be importable. A finished run returns at once. Raises TrainingError
-    when training breaks off, OutputError when another training runs in the folder.
+    when training breaks off or a batch does not fit into memory, OutputError when another training
+    runs in the folder, RecipeError for a batch that the GPUs cannot share.
     """
     out, recipe = job.out, job.recipe
+    _check_batch(recipe, _gpus(device))
     set_ultralytics_environment(out / "ultralytics")
     import torch
 
@@ -154,6 +160,7 @@ def run_segmenter(
             settings = overrides(job, device, threads)
             if checkpoint is not None:
                 tell(f"going on after epoch {checkpoint['epoch'] + 1} of {recipe.epochs}")
+                take_amp(out, checkpoint, settings["amp"], tell)
                 last = str(out / "run" / "weights" / "last.pt")
                 settings |= {"model": last, "resume": last, "save_dir": str((out / "run").resolve())}
             try:
@@ -190,7 +197,9 @@ def train_segmenter(
 
     Running again with the same `out`, recipe and data goes on after the last finished epoch.
     """
-    job = prepare_segmenter(data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks)
+    job = prepare_segmenter(
+        data, recipe, out, pretrained=pretrained, resume=resume, allow_leaks=allow_leaks, gpus=_gpus(device)
+    )
     for note in job.notes:
         tell(note)
     return run_segmenter(job, device=device, threads=threads, on_epoch=on_epoch, tell=tell)
@@ -206,6 +215,16 @@ def is_over(checkpoint: dict[str, Any], recipe: SegmenterRecipe) -> bool:
     """Whether a checkpoint is of the last epoch, or of one that `patience` ended the training at."""
     done, best = checkpoint["epoch"] + 1, (checkpoint.get("stopper") or {}).get("best_epoch", 0)
     return bool(done >= recipe.epochs or (recipe.patience and done - best >= recipe.patience))
+
+
+def _gpus(device: str) -> int:
+    return 0 if device == "cpu" else len(device.split(","))
+
+
+def _check_batch(recipe: SegmenterRecipe, gpus: int) -> None:
+    # Ultralytics would give each GPU the whole part, and train with less than the recipe says.
+    if gpus and recipe.batch % gpus:
+        raise RecipeError(f"a batch of {recipe.batch} cannot be shared by {gpus} GPUs; make it a multiple")
 
 
 def _check_checkpoint(path: Path, recipe: SegmenterRecipe, names: tuple[str, ...]) -> list[str]:
@@ -244,7 +263,7 @@ def _fetch_weights(model: str, out: Path) -> str:
 def overrides(job: SegmenterJob, device: str, threads: int | None) -> dict[str, Any]:
     """What ultralytics is told: the recipe's fields, and how the job runs."""
     recipe = job.recipe
-    gpus = 0 if device == "cpu" else len(device.split(","))
+    gpus = _gpus(device)
     bf16 = gpus and use_bf16(recipe.precision, "cuda")
     return {k: v for k, v in recipe.model_dump().items() if k not in _OWN_FIELDS} | {
         "model": job.weights or f"{recipe.model}.yaml",

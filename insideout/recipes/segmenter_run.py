@@ -126,6 +126,27 @@ def rewind(out: Path, tell: Tell) -> dict[str, Any] | None:
     return content
 
 
+def take_amp(out: Path, checkpoint: dict[str, Any], amp: bool | str, tell: Tell) -> None:
+    """Have `last.pt`, which `checkpoint` was read from, go on with this hardware's mixed precision.
+
+    `amp` is ultralytics' setting. It takes that of the checkpoint, here and in the processes of
+    several GPUs: bfloat16 where there is none, or none where there is.
+    """
+    import torch
+
+    begun = checkpoint["train_args"].get("amp")
+    if begun == amp:
+        return
+    tell(f"this hardware computes otherwise than what the run was begun on: amp {amp} instead of {begun}")
+    checkpoint["train_args"]["amp"] = amp
+    last = out / "run" / "weights" / "last.pt"
+    part = last.with_name(f".{last.name}.part")
+    torch.save(checkpoint, part)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(last)
+
+
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, one for each finished epoch, in order; none where there is no such file."""
     path = out / METRICS
@@ -183,21 +204,38 @@ class EpochRecorder:
     def __init__(self, out: Path, on_epoch: EpochReport | None, tell: Tell) -> None:
         self.out, self.on_epoch, self.tell = out, on_epoch, tell
         self.owner = os.getpid()
+        self.batch: int | None = None
 
     def callbacks(self) -> dict[str, Callable[[Any], None]]:
         """The callback of each event of ultralytics."""
         return {
             "on_pretrain_routine_start": self.start,
+            "on_train_epoch_start": self.check_batch,
             "on_train_batch_end": self.check_owner,
+            "on_val_batch_end": self.check_owner,
             "on_train_epoch_end": self.check_loss,
             "on_model_save": self.record,
         }
 
-    def start(self, _trainer: Any) -> None:
-        """Keep ultralytics from downloading a network to try mixed precision with."""
+    def start(self, trainer: Any) -> None:
+        """Note the batch, and keep ultralytics from downloading a network to try mixed precision with."""
         from ultralytics.engine import trainer as engine
 
         engine.check_amp = lambda _model: True
+        self.batch = trainer.batch_size
+
+    def check_batch(self, trainer: Any) -> None:
+        """Stop where ultralytics begins an epoch again with half the batch, as it does when memory is short.
+
+        The run folder, a pack and the score of a trial would still claim the recipe's batch.
+        """
+        if self.batch is None or trainer.batch_size == self.batch:
+            return
+        kept = f"the checkpoint of epoch {trainer.epoch} is kept; " if trainer.epoch else ""
+        raise TrainingError(
+            f"{self.out}: a batch of {self.batch} does not fit into the memory of this device; {kept}lower batch, to"
+            f" {trainer.batch_size} perhaps, in another folder, or train where there is more memory"
+        )
 
     def check_owner(self, _trainer: Any) -> None:
         """End with the process that began the training: another may go on in its place, in this folder."""
@@ -233,6 +271,7 @@ class EpochRecorder:
 
     def record(self, trainer: Any) -> None:
         """Add the epoch to metrics.jsonl, keep whole copies of the checkpoints, report."""
+        self.check_owner(trainer)
         row: dict[str, Any] = {
             "epoch": trainer.epoch + 1,
             "epochs": trainer.epochs,
