@@ -7,7 +7,7 @@ import pytest
 
 from insideout.datasets.labelled import CropList, LabelledCrop
 from insideout.errors import DataError
-from insideout.evaluation.baselines import _folds, baselines, colour_histogram, frozen_probe
+from insideout.evaluation.baselines import baselines, colour_histogram, frozen_probe, regression_folds
 
 CLASSES = ("Angry", "Happy", "Neutral")
 #: RGB of a crop of each class where the colour gives the class away.
@@ -110,7 +110,7 @@ def test_folds_keep_scenes_and_copies_of_a_picture_together() -> None:
     ))  # fmt: skip
     for crops, group in ((train, "scene"), (copies, "source")):
         names = np.array([getattr(crop, group) for crop in crops.crops])
-        folds = _folds(crops, lambda crop: crop.scene_key, 0)
+        folds = regression_folds(crops, lambda crop: crop.scene_key, 0)
         assert len(folds) == 5
         assert sorted(i for _, held in folds for i in held) == list(range(72))
         for inside, held in folds:
