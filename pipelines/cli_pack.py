@@ -47,7 +47,10 @@ def pack_build(
     if data:
         from insideout.evaluation.segmenter import evaluate_segmenter
 
-        scores = evaluate_segmenter(pack.segmenter, data)["average_precision"]
+        found = evaluate_segmenter(pack.segmenter, data)
+        for note in found["notes"]:
+            typer.echo(f"note: {note}")
+        scores = found["average_precision"]
         overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
         pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
     typer.echo(f"pack: {pack.path}, digest {pack.digest}")
