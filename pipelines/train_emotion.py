@@ -28,7 +28,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from insideout.backbones import PUBLISHED
-from insideout.errors import InsideoutError, OutputError, TrainingError
+from insideout.errors import InsideoutError, OutputError, StorageError, TrainingError
 from insideout.leaks import audit_training, refuse_leaks
 from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
@@ -190,7 +190,10 @@ def fit(
 
 
 class EndAtOwnErrors(ray.train.UserCallback):
-    """Ends a run at an error of ours, which would come again; a worker that died is replaced."""
+    """Ends a run at an error of ours, which would come again; a worker that died is replaced.
+
+    Storage that failed is tried again as well: it may answer the next time.
+    """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train in its controller; raises ControllerError, which it does not try again."""
@@ -198,7 +201,7 @@ class EndAtOwnErrors(ray.train.UserCallback):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InsideoutError):
                 cause = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(cause, InsideoutError):
+            if isinstance(cause, InsideoutError) and not isinstance(cause, StorageError):
                 raise ray.train.ControllerError(cause)
 
 

@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from insideout.errors import DataError, OutputError, RecipeError, TrainingError, UsageError
+from insideout.errors import DataError, OutputError, RecipeError, StorageError, TrainingError, UsageError
 from insideout.evaluation.predictions import Predictions
 from insideout.recipes.crops import read_crops
 from insideout.recipes.emotion import EmotionTraining
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from pipelines.cli import app
-from pipelines.train_emotion import run
+from pipelines.train_emotion import EndAtOwnErrors, run
 from pipelines.workers import places, share
 from tests.exports import write_export
 
@@ -153,6 +153,12 @@ def test_calibration_trains_folds_of_train_and_stores_the_temperature(data: Path
     )
     assert meta["temperature"] == unseen.temperature
     assert meta["temperature_fitted_on"].startswith("16 crops of 4 training shots")
+
+
+def test_a_run_ends_at_what_would_come_again_and_not_where_storage_failed() -> None:
+    with pytest.raises(ray.train.ControllerError, match="bad data"):
+        EndAtOwnErrors().after_exception(None, {0: RuntimeError("left alone"), 1: DataError("bad data")})
+    EndAtOwnErrors().after_exception(None, {0: StorageError("connection lost"), 1: RuntimeError("worker died")})
 
 
 def _train_and_kill(data: Path, out: Path, root: Path, victim: Callable[[subprocess.Popen[bytes]], int]) -> None:
