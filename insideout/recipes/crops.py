@@ -112,9 +112,14 @@ def read_crops(
     (`insideout.datasets.crop_table`). `keep` names the classes to use; without
     it all are. The order of the classes is alphabetical. Raises DataError for a missing split, a
     class folder without pictures, classes that differ between the splits, a class of `keep` that is
-    not there, and fewer than two classes.
+    not there, fewer than two classes, and `labels` that no source needs.
     """
     sources = [data] if isinstance(data, str | Path) else list(data)
+    if labels is not None and not any(_is_run(source) for source in sources):
+        raise DataError(
+            f"{labels}: says what the crops of a run show, and none of {', '.join(map(str, sources))} is the output of"
+            " `insideout label --crops`; add one, or leave out --labels"
+        )
     found: dict[str, list[LabelledCrop]] = {}
     for source in sources:
         for split, crops in _read_source(source, labels).items():
@@ -126,8 +131,12 @@ def read_crops(
     return select(found, keep, where)
 
 
+def _is_run(source: str | Path) -> bool:
+    return bool(Store(source).list("characters", ".parquet"))
+
+
 def _read_source(source: str | Path, labels: Path | None) -> dict[str, list[LabelledCrop]]:
-    if not Store(source).list("characters", ".parquet"):
+    if not _is_run(source):
         return read_export(Path(source), ("train", "valid"))
     if labels is None:
         raise DataError(

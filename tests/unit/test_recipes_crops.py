@@ -77,6 +77,11 @@ def test_unusable_exports_say_what_is_wrong(
         read_crops(write_export(tmp_path, counts), keep)
 
 
+def test_a_table_of_labels_that_no_source_needs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.csv: says what the crops of a run show, and none of .*leave out"):
+        read_crops(write_export(tmp_path / "export"), labels=tmp_path / "mine.csv")
+
+
 def test_draws_balance_classes_and_shots() -> None:
     crops = _crops([0] * 8 + [1] * 2, ["s1"] * 7 + ["s2", "s3", ""])
     shares = {b: draw_weights(crops, b, False)[:8].sum() for b in ("none", "sqrt", "equal")}  # type: ignore[arg-type]
