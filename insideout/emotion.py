@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from insideout.packs import EmotionSpec
 
-#: Crops in one forward pass. Always exactly so many (the last pass is filled up with black), so that
-#: the probabilities of a crop do not depend on how many others it came with.
+#: Crops in one forward pass on a GPU. Always exactly so many (the last pass is filled up with black), so
+#: that the probabilities of a crop do not depend on how many others it came with. A CPU takes one at a
+#: time: a span has few crops, and what fills up costs as much as they do.
 CHUNK = 8
 
 
@@ -39,6 +40,7 @@ class EmotionClassifier:
         self.spec = spec
         self.classes: tuple[str, ...] = spec.classes
         self.device = torch.device(device)
+        self.chunk = 1 if self.device.type == "cpu" else CHUNK
         self.dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
         network = fold_batch_norm(load_network(spec).eval())
         self._network = network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,9 +69,9 @@ class EmotionClassifier:
                 f"crops must be uint8 [n, {size}, {size}, 3] for this pack, got {crops.dtype} {list(crops.shape)}"
             )
         logits = np.zeros((len(crops), len(self.classes)), np.float32)
-        for start in range(0, len(crops), CHUNK):
-            chunk = crops[start : start + CHUNK]
-            full = np.zeros((CHUNK, size, size, 3), np.uint8)
+        for start in range(0, len(crops), self.chunk):
+            chunk = crops[start : start + self.chunk]
+            full = np.zeros((self.chunk, size, size, 3), np.uint8)
             full[: len(chunk)] = chunk
             logits[start : start + len(chunk)] = self._forward(full)[: len(chunk)]
         return logits
@@ -81,7 +83,7 @@ class EmotionClassifier:
             # A permuted NHWC array already is channels_last in memory: nothing is copied for it.
             pictures = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float()
             logits = see(self._network, pictures / 255, self.spec.views, self._normalise)
-            found: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+            found: npt.NDArray[np.float32] = logits.cpu().numpy()
         return found
 
     def _normalise(self, pictures: Tensor) -> Tensor:

@@ -56,18 +56,17 @@ def show_each(pictures: Tensor, views: Sequence[View], drawn: Sequence[int]) -> 
 
 
 def see(network: nn.Module, pictures: Tensor, views: Sequence[View], normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean logits over the views, float [n, classes], of crops as for `show`.
+    """Mean logits over the views, float32 [n, classes], of crops as for `show`.
 
     The network has one block of outputs for each view, in the order of `views`; `normalise` makes
     its inputs of pictures in 0..1.
     """
-    found = []
-    for index, view in enumerate(views):
-        logits = network(normalise(show(pictures, view)))
-        classes = logits.shape[1] // len(views)
-        found.append(logits[:, index * classes : (index + 1) * classes])
-    mean: Tensor = sum(found[1:], found[0]) / len(found)
-    return mean
+    import torch
+
+    # One pass for all views: on a CPU three small ones take a third longer.
+    shown = torch.cat([normalise(show(pictures, view)) for view in views])
+    blocks: Tensor = network(shown).float().unflatten(1, (len(views), -1)).unflatten(0, (len(views), -1))
+    return blocks.diagonal(dim1=0, dim2=2).mean(-1)
 
 
 def _inner(pictures: Tensor) -> Tensor:

@@ -208,10 +208,11 @@ class EmotionTraining:
         loader = CropLoader(crops, self.recipe.size, threads=self.threads, cache_bytes=0)
         found = []
         with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-            for start in range(0, len(crops), 32):
-                pictures = torch.from_numpy(loader.load(range(start, min(start + 32, len(crops)))))
+            step = max(1, 32 // len(self.recipe.views))
+            for start in range(0, len(crops), step):
+                pictures = torch.from_numpy(loader.load(range(start, min(start + step, len(crops)))))
                 shown = pictures.permute(0, 3, 1, 2).to(self.device).float() / 255
-                found.append(see(network, shown, self.recipe.views, self._normalise).float().cpu())
+                found.append(see(network, shown, self.recipe.views, self._normalise).cpu())
         logits: npt.NDArray[np.float32] = torch.cat(found).numpy()
         if broken := int((~np.isfinite(logits)).any(1).sum()):
             rate = self.optimizer.param_groups[-1]["lr"]

@@ -67,8 +67,11 @@ def test_probabilities_are_those_of_the_plain_network(spec: EmotionSpec, crops: 
     assert np.abs(found - expected).mean() < 0.02
 
 
-def test_a_crop_does_not_depend_on_its_company(spec: EmotionSpec, crops: np.ndarray) -> None:
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_a_crop_does_not_depend_on_its_company(spec: EmotionSpec, crops: np.ndarray, chunk: int) -> None:
     classifier = EmotionClassifier(spec)
+    assert classifier.chunk == 1
+    classifier.chunk = chunk  # 8 is what a GPU takes
     together = classifier.classify(crops)
     alone = np.concatenate([classifier.classify(crop[None]) for crop in crops])
     assert np.array_equal(together, alone)
