@@ -73,23 +73,34 @@ def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str,
         whole = [
             [folds[k] for k in sorted(folds)] for _, folds in sorted(seeds.items()) if len(folds) == FOLDS[protocol]
         ]
-        yield recipe.name, [_read(folds, recipe / f"{protocol}-unseen.parquet", kind) for folds in whole]
+        yield recipe.name, [_read(folds, protocol, kind) for folds in whole]
 
 
-def _read(paths: list[Path], unseen: Path, kind: str) -> Row:
-    """The folds of one seed, each at a temperature from crops that it does not score.
-
-    A fold's is fitted on what the networks of the other folds say of crops that they have not seen;
-    those networks have seen the fold itself, so that the temperature is cross-fitted, not nested.
-    Where there is one fold only, it is fitted on `unseen`, if that is there.
-    """
+def _read(paths: list[Path], protocol: str, kind: str) -> Row:
+    """The folds of one seed, each at a temperature from crops that it does not score."""
     folds = [_kept(Predictions.read(path)) for path in paths]
     fitted = [_kept(Predictions.read(path.with_stem(path.stem.removesuffix(kind)))) for path in paths]
-    temperatures = []
-    for k in range(len(folds)):
-        others = fitted[:k] + fitted[k + 1 :] or ([_kept(Predictions.read(unseen))] if unseen.exists() else [])
-        temperatures += [_temperature(join(others))] if others else []
-    return _row(folds, temperatures or None)
+    unseen = [_unseen(fitted, k, paths[0].parent, protocol) for k in range(len(folds))]
+    known = [join(parts) for parts in unseen if parts]
+    return _row(folds, [_temperature(one) for one in known] if len(known) == len(folds) else None)
+
+
+def _unseen(folds: list[Predictions], k: int, folder: Path, protocol: str) -> list[Predictions]:
+    """Crops that fold `k` does not score, each judged by a network that had not seen it; empty where there are none.
+
+    Where `protocols train --pairs` was run, by networks that had not seen fold `k` either: the temperature
+    is nested. Otherwise by those of the other folds, which have seen fold `k`: it is cross-fitted. Where
+    there is one fold only, what `valid-unseen.parquet` has.
+    """
+    if len(folds) == 1:
+        file = folder / f"{protocol}-unseen.parquet"
+        return [_kept(Predictions.read(file))] if file.exists() else []
+    pairs = sorted(path for path in folder.glob(f"{protocol}-seed*-pair??.parquet") if str(k) in path.stem[-2:])
+    if len(pairs) < len(folds) - 1:
+        return folds[:k] + folds[k + 1 :]
+    scored = {crop.name for crop in folds[k].crops.crops}
+    judged = [_kept(Predictions.read(path)) for path in pairs]
+    return [one.take(np.flatnonzero([crop.name not in scored for crop in one.crops.crops])) for one in judged]
 
 
 def _row(folds: list[Predictions], temperatures: list[float] | None) -> Row:

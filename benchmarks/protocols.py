@@ -3,6 +3,8 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
     python -m benchmarks.protocols train configs/emotion-student.yaml --run runs/film --found runs/found.csv
     python -m benchmarks.protocols train configs/emotion-finetune.yaml --pretrained WEIGHTS --run runs/film \
       --labels runs/labels.csv --protocol scenes
+    python -m benchmarks.protocols train configs/emotion-finetune.yaml --pretrained WEIGHTS --protocol scenes \
+      --pairs --seeds 0
     python -m benchmarks.protocols table
 
     valid   train on train, score on valid, as the export has them
@@ -11,8 +13,11 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
 
 Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
 and is skipped where they are. With `--found` each network also judges the heads that the segmenter
-found by itself (`-found.parquet`), as far as they have a label. Temperatures come from the other
-folds; that of valid from `valid-unseen.parquet`, a copy of what `train emotion --calibrate` writes.
+found by itself (`-found.parquet`), as far as they have a label. Temperatures come from crops that are
+not scored: with `--pairs` a network is trained without each two folds (`PROTOCOL-seedS-pairIJ.parquet`),
+and what such networks say of fold J calibrates those that are scored on fold I, whose crops neither
+has seen; without pairs, from the other folds; that of valid from `valid-unseen.parquet`, a copy of what
+`train emotion --calibrate` writes.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -52,15 +58,21 @@ def fold_data(
     classes: list[str] | None,
     run: Path | None = None,
     labels: Path | None = None,
+    second: int | None = None,
 ) -> CropData:
-    """The crops of one training; those of `run` by `labels` are added to train where their scene is not scored."""
+    """The crops of one training; those of `run` by `labels` are added to train where their scene is not scored.
+
+    With `second` another fold is kept aside too, and scored with the first.
+    """
     found = read_crops(data, classes)
     if protocol != "valid":
         crops = gather(data, keep=list(found.classes))
         by = {"scenes": "scene", "frames": "frame"}[protocol]
-        part = split_crops(crops, by, folds=FOLDS[protocol], seed=0)[fold]
+        parts = split_crops(crops, by, folds=FOLDS[protocol], seed=0)
+        aside = [index for k in (fold, second) if k is not None for index in parts[k]["valid"]]
+        train = [index for index in parts[fold]["train"] if index not in set(aside)]
         everything = CropList(found.classes, tuple(crops))
-        found = replace(found, train=everything.take(part["train"]), valid=everything.take(part["valid"]))
+        found = replace(found, train=everything.take(train), valid=everything.take(aside))
     if run is not None and labels is not None:
         scored = {crop.scene_key for crop in found.valid.crops}
         more = [
@@ -96,8 +108,9 @@ def train_one(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     recipe = EmotionRecipe.read(arguments.recipe, seed=arguments.seed)
     data = fold_data(
-        arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.run, arguments.labels
-    )
+        arguments.data, arguments.protocol, arguments.fold, recipe.classes, arguments.run, arguments.labels,
+        arguments.second,
+    )  # fmt: skip
     scored = {crop.scene_key for crop in data.valid.crops}
     began = time.monotonic()
     training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
@@ -123,20 +136,23 @@ def train_one(arguments: argparse.Namespace) -> None:
 
 def train_all(arguments: argparse.Namespace) -> int:
     """Every fold and seed that is not there yet, `--parallel` at a time, each in a process of one thread."""
-    name = arguments.name or arguments.recipe.stem
+    folder = PREDICTIONS / (arguments.name or arguments.recipe.stem)
+    count = FOLDS[arguments.protocol]
+    aside = list(combinations(range(count), 2)) if arguments.pairs else [(fold, None) for fold in range(count)]
     jobs = []
     for seed in arguments.seeds:
-        for fold in range(FOLDS[arguments.protocol]):
-            stem = f"{arguments.protocol}-seed{seed}-fold{fold}"
-            target = PREDICTIONS / name / f"{stem}.parquet"
+        for fold, second in aside:
+            kind = f"fold{fold}" if second is None else f"pair{fold}{second}"
+            target = folder / f"{arguments.protocol}-seed{seed}-{kind}.parquet"
             if not target.exists():
-                jobs.append((seed, fold, target))
+                jobs.append((seed, fold, second, target))
 
-    def run(job: tuple[int, int, Path]) -> int:
-        seed, fold, target = job
+    def run(job: tuple[int, int, int | None, Path]) -> int:
+        seed, fold, second, target = job
         command = [sys.executable, "-m", "benchmarks.protocols", "one", str(arguments.recipe)]
         command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
         command += ["--data", str(arguments.data)]
+        command += [] if second is None else ["--second", str(second)]
         for option in ("pretrained", "run", "labels", "found"):
             if value := getattr(arguments, option):
                 command += [f"--{option}", str(value)]
@@ -162,10 +178,14 @@ def main() -> int:
             "--found", type=Path, help="labels of heads in --run to score, as `insideout data labels` writes"
         )
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
+    commands.choices["train"].add_argument(
+        "--pairs", action="store_true", help="leave out each two folds, for the temperatures of --protocol scenes"
+    )
     commands.choices["train"].add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     commands.choices["train"].add_argument("--parallel", type=int, default=os.cpu_count() or 1)
     commands.choices["one"].add_argument("--seed", type=int, default=0)
     commands.choices["one"].add_argument("--fold", type=int, default=0)
+    commands.choices["one"].add_argument("--second", type=int, help="another fold to keep aside")
     commands.choices["one"].add_argument("--target", type=Path, required=True)
     table = commands.add_parser("table")
     table.add_argument("--data", type=Path, default=DATA)

@@ -46,13 +46,12 @@ def pack_build(
     pack = build_pack(out, segmenter, emotion, settings)
     if data:
         from insideout.evaluation.segmenter import evaluate_segmenter
+        from insideout.evaluation.segmenter_report import segmenter_figures
 
         found = evaluate_segmenter(pack.segmenter, data)
         for note in found["notes"]:
             typer.echo(f"note: {note}")
-        scores = found["average_precision"]
-        overall = {name: value for name, value in scores.pop("all").items() if name != "instances"}
-        pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": overall | {"by_class": scores}})
+        pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": segmenter_figures(found)})
     typer.echo(f"pack: {pack.path}, digest {pack.digest}")
 
 

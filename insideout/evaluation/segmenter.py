@@ -13,10 +13,7 @@ steps.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,12 +21,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from insideout.errors import DataError, UsageError
-from insideout.evaluation.intervals import RESAMPLES, draw, percentiles
-from insideout.masks import Box, Mask
+from insideout.evaluation.average_precision import average_precision
+from insideout.evaluation.instances import Instance, Rle, ScoredFrame, Share
+from insideout.evaluation.intervals import LOOPED_RESAMPLES, RESAMPLES, draw, percentiles
+from insideout.masks import Mask
 from insideout.packs import SegmenterSpec
 from insideout.recipes.yolo_data import (
     YoloSplit,
@@ -44,7 +41,6 @@ from insideout.segment import BATCH, CharacterSegmenter, Letterbox, mask_in_box
 from insideout.yolo import load_segmentation_model, set_ultralytics_environment
 
 Picture = npt.NDArray[np.uint8]
-Rle = dict[str, Any]
 
 #: Size of a character: square root of the area of its mask over the height of the frame, below these.
 SIZES = {"small": 0.10, "medium": 0.30, "large": float("inf")}
@@ -55,38 +51,6 @@ _LISTED = 3
 _SAME = 0.5  # mask IoU from which a character counts as found
 
 
-@dataclass(frozen=True)
-class Instance:
-    """A labelled or detected figure or part; `rle` is COCO's compressed encoding over the whole picture."""
-
-    name: str
-    box: Box
-    rle: Rle
-    score: float = 1.0
-
-
-@dataclass(frozen=True)
-class ScoredFrame:
-    """One frame: what is labelled, every detection down to tiny scores, and what labelling a film finds."""
-
-    path: Path
-    truth: tuple[Instance, ...]
-    detections: tuple[Instance, ...]
-    characters: tuple[Instance, ...]
-
-
-class Share(TypedDict):
-    """`value` of `count` cases, with its 95 % interval over shots.
-
-    None: no case to measure on, or for the interval fewer than two shots that have any.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int
-
-
 class SegmenterScores(TypedDict):
     """What `evaluate_segmenter` measures; see there."""
 
@@ -95,7 +59,7 @@ class SegmenterScores(TypedDict):
     shots: int
     frames_without_shot: int
     confidence: float
-    average_precision: dict[str, dict[str, float | int]]
+    average_precision: dict[str, dict[str, Share]]
     recall_by_size: dict[str, Share]
     false_positives_per_1000_frames: Share
     screen_time_found: Share
@@ -120,8 +84,8 @@ def evaluate_segmenter(
     without it the shot is taken from file names such as `000123_shot012.jpg`. A picture without a shot
     is one by itself, which makes intervals too narrow for a film; `frames_without_shot` counts those.
 
-    - `average_precision`, by class and for `all` (mean over the classes that occur): `instances`,
-      `mask_map50`, `mask_map50_95`, `box_map50`, `box_map50_95`.
+    - `average_precision`, by class and for `all` (mean over the classes that occur): `mask_map50`,
+      `mask_map50_95`, `box_map50`, `box_map50_95`, each of `count` labelled instances.
     - `recall_by_size`: share of the labelled characters (not parts) that are found under their name
       with a mask IoU of .5, by `SIZES`; each labelled and each found character counts once.
     - `false_positives_per_1000_frames`: characters found per 1,000 frames that have none; `count` is
@@ -130,7 +94,7 @@ def evaluate_segmenter(
       by character.
     - `notes`: what was left out, what stands for a frame without characters, what train shares.
 
-    All but the first at the pack's confidence, with intervals by bootstrap over shots. Up to 1 % of the
+    All but the first at the pack's confidence; intervals by bootstrap over shots. Up to 1 % of the
     pictures may be unreadable. Raises DataError for an export that cannot be read, one without label
     files, other classes than the pack's, boxes in place of outlines, and frames that `shots` does not
     have; UsageError for an unknown split.
@@ -158,36 +122,10 @@ def evaluate_segmenter(
         "shots": len(set(clusters)),
         "frames_without_shot": without,
         "confidence": spec.confidence,
-        "average_precision": average_precision(frames, classes),
+        "average_precision": average_precision(frames, classes, clusters, min(resamples, LOOPED_RESAMPLES), seed),
         **operating_point(frames, clusters, [c for c in classes if c not in spec.parts], resamples, seed),
         "notes": notes,
     }
-
-
-def average_precision(frames: Sequence[ScoredFrame], classes: Sequence[str]) -> dict[str, dict[str, float | int]]:
-    """COCO's average precision of the detections, by class and for `all`; classes without instances are left out.
-
-    Over 101 recall levels; `map50` at IoU .50, `map50_95` over ten thresholds from .50 to .95 (Lin et
-    al., ECCV 2014, doi 10.1007/978-3-319-10602-1_48).
-    """
-    truth = _coco([frame.truth for frame in frames], classes)
-    detections = _coco([frame.detections for frame in frames], classes)
-    counts = {name: sum(i.name == name for frame in frames for i in frame.truth) for name in classes}
-    rows: dict[str, dict[str, float | int]] = {name: {"instances": n} for name, n in counts.items() if n}
-    for kind, key in (("segm", "mask"), ("bbox", "box")):
-        scorer = COCOeval(truth, detections, kind)
-        with contextlib.redirect_stdout(io.StringIO()):
-            scorer.evaluate()
-            scorer.accumulate()
-        # [thresholds, recalls, classes]: all areas, up to 100 detections of a class in a picture.
-        precision = scorer.eval["precision"][:, :, :, 0, 2]
-        for i, name in enumerate(classes):
-            if name in rows:
-                rows[name][f"{key}_map50"] = float(precision[0, :, i].mean())
-                rows[name][f"{key}_map50_95"] = float(precision[:, :, i].mean())
-    figures = [f"{key}_{figure}" for key in ("mask", "box") for figure in ("map50", "map50_95")]
-    total = {name: float(np.mean([row[name] for row in rows.values()])) for name in figures} if rows else {}
-    return rows | {"all": {"instances": sum(counts.values()), **total}}
 
 
 class _OperatingPoint(TypedDict):
@@ -373,27 +311,3 @@ def _read_truth(picture: Path, classes: Sequence[str], height: int, width: int) 
         box = (float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys)))
         found.append(Instance(classes[int(index)], box, coco.merge(coco.frPyObjects([outline], height, width))))
     return tuple(found)
-
-
-def _coco(frames: Sequence[Sequence[Instance]], classes: Sequence[str]) -> COCO:
-    annotations: list[dict[str, Any]] = [
-        {
-            "id": 0, "image_id": i, "category_id": classes.index(instance.name), "bbox": list(instance.box),
-            "segmentation": instance.rle, "area": float(coco.area(instance.rle)), "score": instance.score,
-            "iscrowd": 0,
-        }
-        for i, frame in enumerate(frames)
-        for instance in frame
-    ]  # fmt: skip
-    for number, annotation in enumerate(annotations, 1):  # 0 would mean unmatched to COCOeval
-        annotation["id"] = number
-    table = COCO()
-    table.dataset = {
-        # A size is asked for, though encoded masks bring their own.
-        "images": [{"id": i, "height": 0, "width": 0} for i in range(len(frames))],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(classes)],
-        "annotations": annotations,
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        table.createIndex()
-    return table

@@ -6,9 +6,12 @@ import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from insideout.errors import DataError
-from insideout.evaluation.segmenter import SegmenterScores, Share, evaluate_segmenter
+from insideout.evaluation.average_precision import FIGURES
+from insideout.evaluation.instances import Share
+from insideout.evaluation.segmenter import SegmenterScores, evaluate_segmenter
 from insideout.messages import in_markdown
 from insideout.packs import Pack
 from insideout.store import Store
@@ -48,6 +51,16 @@ def report_segmenter(
     return lines
 
 
+def segmenter_figures(found: SegmenterScores) -> dict[str, Any]:
+    """Average precision as a pack's card holds it: figures over all classes, and under `by_class` those of each."""
+    rows = {
+        name: {"instances": row[FIGURES[0]]["count"], **{key: row[key]["value"] for key in FIGURES}}
+        for name, row in found["average_precision"].items()
+    }
+    overall = {key: value for key, value in rows.pop("all").items() if key in FIGURES and value is not None}
+    return overall | {"by_class": rows}
+
+
 def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield f"{found['frames']} frames of {found['shots']} shots, split {found['split']}"
     yield ""
@@ -56,8 +69,8 @@ def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield "| class | instances | mask mAP50 | mask mAP50-95 | box mAP50 | box mAP50-95 |"
     yield "|---|---|---|---|---|---|"
     for name, row in found["average_precision"].items():
-        figures = (f"{row[key]:.3f}" for key in ("mask_map50", "mask_map50_95", "box_map50", "box_map50_95"))
-        yield f"| {in_markdown(name)} | {row['instances']} | " + " | ".join(figures) + " |"
+        figures = (_interval(row[key]) for key in FIGURES)
+        yield f"| {in_markdown(name)} | {row[FIGURES[0]]['count']} | " + " | ".join(figures) + " |"
     yield ""
     yield f"| at confidence {found['confidence']:g} | | 95 % interval over shots | of |"
     yield "|---|---|---|---|"
@@ -67,6 +80,13 @@ def _markdown(found: SegmenterScores) -> Iterable[str]:
     yield _row("screen time found", found["screen_time_found"])
     for name, share in found["screen_time_found_by_character"].items():
         yield _row(f"screen time found, {in_markdown(name)}", share)
+
+
+def _interval(share: Share) -> str:
+    value, low, high = share["value"], share["low"], share["high"]
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def _row(name: str, share: Share, form: str = ".3f") -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from insideout.errors import DataError
-from insideout.evaluation.segmenter_report import read_shots, report_segmenter
+from insideout.evaluation.average_precision import FIGURES
+from insideout.evaluation.segmenter_report import read_shots, report_segmenter, segmenter_figures
 from insideout.packs import load_pack
 
 
@@ -43,7 +44,14 @@ def test_the_bundled_segmenter_is_scored_on_frames_of_the_excerpt(root: Path, ex
     lines = report_segmenter(load_pack(root / "packs" / "bbb"), tmp_path, "valid", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["frames"] == 3
-    assert written["average_precision"]["Bunny"]["instances"] == 1
+    bunny = written["average_precision"]["Bunny"]
+    assert bunny["mask_map50"]["count"] == 1
+    figures = segmenter_figures(written)
+    assert figures["by_class"]["Bunny"] == {"instances": 1, **{key: bunny[key]["value"] for key in FIGURES}}
+    assert figures["mask_map50"] == bunny["mask_map50"]["value"]  # no other is labelled
+    (line,) = [line for line in lines if line.startswith("| Bunny | 1 | ")]
+    value, low, high = (bunny["box_map50"][key] for key in ("value", "low", "high"))
+    assert f"{value:.3f} [{low:.2f}, {high:.2f}]" in line
     assert written["screen_time_found"]["count"] == 1
     assert written["false_positives_per_1000_frames"]["count"] == 2
     assert (written["shots"], written["frames_without_shot"]) == (3, 3)

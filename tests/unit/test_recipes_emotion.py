@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,16 +214,13 @@ def test_votes_are_learnt_where_there_are_any(data: CropData) -> None:
         data,
         train=CropList(data.classes, tuple(replace(c, votes={"Angry": 0.5, "Happy": 0.5}) for c in data.train.crops)),
     )
-    recipe = TINY.model_copy(update={"votes": True, "lr": 0.003, "epochs": 30})
-    torn_training, plain = EmotionTraining(recipe, torn), EmotionTraining(recipe, data)
-    for _ in range(8):
-        torn_training.train_epoch()
-        plain.train_epoch()
-    sure = [
-        Predictions(data.train, training.predict(data.train)).probabilities().max(1).mean()
-        for training in (torn_training, plain)
+    recipe = TINY.model_copy(update={"votes": True, "lr": 0.003, "epochs": 30, "augment": "none"})
+    losses = [
+        [training.train_epoch() for _ in range(8)] for training in map(partial(EmotionTraining, recipe), (torn, data))
     ]
-    assert sure[0] < 0.75 < sure[1]
+    # No network can do better on torn votes than their entropy; one label each is soon learnt by heart.
+    assert min(losses[0]) >= np.log(2) - 1e-4
+    assert losses[1][-1] < 0.4
 
 
 def test_a_loss_that_is_no_number_says_where(data: CropData) -> None:
