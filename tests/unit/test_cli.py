@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pipelines.cli import app
+from pipelines.cli import app, main
 
 
 def insideout(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -99,15 +99,34 @@ def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
         (["train", "segmenter", "--data", "d", "--out", "s3://bucket/o"], "trained into a local folder"),
     ],
 )
-def test_bad_use_is_one_message_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_bad_use_is_one_message_and_exit_code_2(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process: a process for each would import torch and Ray each time."""
     (tmp_path / "notes.mp4").write_text("this is not a video")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    done = insideout(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    message = [line for line in done.stderr.splitlines() if line.startswith("insideout: ")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["insideout", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2, said
+    message = [line for line in said.splitlines() if line.startswith("insideout: ")]
     assert len(message) == 1
-    assert says in done.stderr
+    assert says in said
+
+
+def test_a_process_ends_with_the_message_alone(tmp_path: Path) -> None:
+    done = insideout("report", "nothing-here", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("insideout: ")
+    assert "nothing-here" in line
+    assert not done.stdout
 
 
 def test_a_pack_that_is_missing_or_damaged_is_refused(excerpt: Path, tmp_path: Path) -> None:
