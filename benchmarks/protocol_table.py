@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,8 @@ def _score(rows: dict[str, list[Row]]) -> dict[str, Any]:
         minus = {}
         for other, theirs in middle.items():
             if other != name:
-                found = differences(mine.plain, theirs.plain)
-                warm = differences(mine.warm or mine.plain, theirs.best)
+                found = differences(mine.plain, theirs.plain, names=SHOWN)
+                warm = differences(mine.warm or mine.plain, theirs.best, names=("nll", "ece"))
                 kept = {key: found[key] for key in SHOWN} | {f"{key}_best": warm[key] for key in ("nll", "ece")}
                 minus[other] = {key: {"value": d.value, "low": d.low, "high": d.high} for key, d in kept.items()}
         scored[name] = {
@@ -188,9 +188,9 @@ def _score(rows: dict[str, list[Row]]) -> dict[str, Any]:
     return scored
 
 
-def _figures(seeds: list[Row], middle: Row, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+def _figures(seeds: list[Row], middle: Row, kind: str, keys: Sequence[str]) -> dict[str, Any]:
     each = [point_metrics(getattr(row, kind), 1.0) for row in seeds]
-    bounds = intervals(getattr(middle, kind), 1.0)
+    bounds = intervals(getattr(middle, kind), 1.0, names=keys)
     return {
         key: {
             "mean": float(np.mean([found[key] for found in each])),

@@ -186,21 +186,25 @@ def _confusions(predictions: Predictions, resamples: int, seed: int) -> tuple[Fl
 
 
 def differences(
-    first: Predictions, second: Predictions, resamples: int = RESAMPLES, seed: int = 0
+    first: Predictions,
+    second: Predictions,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    names: Sequence[str] = METRICS,
 ) -> dict[str, Difference]:
-    """First minus second for every figure of `METRICS`, each at its own temperature.
+    """First minus second for the named figures, each at its own temperature.
 
     Both are resampled with the same shots, so that what makes a shot hard for both cancels out.
     Raises DataError when they are not about the same crops in the same order, or of fewer than two shots.
     """
-    names = [[crop.name for crop in one.crops.crops] for one in (first, second)]
-    if names[0] != names[1] or not np.array_equal(first.labels, second.labels):
+    crops = [[crop.name for crop in one.crops.crops] for one in (first, second)]
+    if crops[0] != crops[1] or not np.array_equal(first.labels, second.labels):
         raise DataError("only predictions of the same crops in the same order can be compared crop by crop")
     counts = draw(int(shot_index(first).max()) + 1, resamples, seed)
     values = [point_metrics(one, one.temperature) for one in (first, second)]
-    spreads = [resampled(one, one.temperature, counts) for one in (first, second)]
+    spreads = [resampled(one, one.temperature, counts, names) for one in (first, second)]
     found = {}
-    for name in METRICS:
+    for name in names:
         with np.errstate(invalid="ignore"):
             spread = spreads[0][name] - spreads[1][name]
             value = float(np.float64(values[0][name]) - values[1][name])

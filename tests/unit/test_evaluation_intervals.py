@@ -181,6 +181,7 @@ def test_paired_differences() -> None:
     assert found["accuracy"].share_not_above == 0
     assert found["nll"].high < 0
     assert found["nll"].share_not_above == 1
+    assert differences(better, worse, resamples=400, names=("nll", "ece")) == {k: found[k] for k in ("nll", "ece")}
     back = differences(worse, better, resamples=400)["accuracy"]
     assert back.value == -found["accuracy"].value
     assert back.share_not_above == 1
