@@ -190,6 +190,8 @@ def main() -> int:
     table = commands.add_parser("table")
     table.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
+    if arguments.command == "train" and arguments.pairs and FOLDS[arguments.protocol] < 2:
+        parser.error(f"--pairs needs folds, which --protocol {arguments.protocol} has not; take scenes or frames")
     if arguments.command == "table":
         from benchmarks.protocol_table import write_table
 
