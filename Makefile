@@ -23,8 +23,7 @@ install: $(INSTALLED) ## virtual environment in .venv with everything in it
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# Of the 20,000 files most are never imported; the others are compiled when they are.
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 browser: ## Chromium for the tests of pages, from Debian's packages where it is missing
