@@ -23,7 +23,9 @@ install: $(INSTALLED) ## virtual environment in .venv with everything in it
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
+	@# By all cores, where pip compiles one file after the other. Some files of packages are no Python.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 	@touch $@
 
 browser: ## Chromium for the tests of pages, from Debian's packages where it is missing
@@ -40,7 +42,8 @@ submit: $(INSTALLED) ## label FILMS into OUT on a cluster: make submit FILMS=s3:
 	RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . -- \
 	  python -m pipelines.label $(FILMS) --pack $(PACK) --out $(OUT) $(OPTIONS)
 
-test: lint browser ## lint, unit tests, tests in a browser, then tests on a local Ray
+test: ## lint, unit tests, tests in a browser, then tests on a local Ray
+	@$(MAKE) --no-print-directory -j 2 lint browser
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
 	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest tests/ray -n 2 --dist loadfile -m "not chaos"

@@ -13,7 +13,8 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
 
 Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
 and is skipped where they are. With `--found` each network also judges the heads that the segmenter
-found by itself (`-found.parquet`), as far as they have a label. Temperatures come from crops that are
+found by itself (`-found.parquet`), as far as they have a label. With `--also` it judges its fold after
+those epochs as well (`-epochN.parquet`), which tells what the rest of a long training brings. Temperatures come from crops that are
 not scored: with `--pairs` a network is trained without each two folds (`PROTOCOL-seedS-pairIJ.parquet`),
 and what such networks say of fold J calibrates those that are scored on fold I, whose crops neither
 has seen; without pairs, from the other folds; that of valid from `valid-unseen.parquet`, a copy of what
@@ -112,6 +113,7 @@ def train_one(arguments: argparse.Namespace) -> None:
         arguments.second,
     )  # fmt: skip
     scored = {crop.scene_key for crop in data.valid.crops}
+    arguments.target.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     training = EmotionTraining(recipe, data, pretrained=arguments.pretrained, threads=1)
     kept = CHECKPOINTS / arguments.target.parent.name / arguments.target.stem
@@ -122,8 +124,10 @@ def train_one(arguments: argparse.Namespace) -> None:
     while training.epoch < recipe.epochs:
         training.train_epoch()
         keep(training, kept)
+        if training.epoch in arguments.also:
+            name = f"{arguments.target.stem}-epoch{training.epoch}.parquet"
+            Predictions(data.valid, training.predict(data.valid)).write(arguments.target.with_name(name))
     predictions = Predictions(data.valid, training.predict(data.valid))
-    arguments.target.parent.mkdir(parents=True, exist_ok=True)
     if arguments.found is not None:
         heads = found_heads(arguments.run, arguments.found, data.classes, scored)
         name = f"{arguments.target.stem}-found.parquet"
@@ -153,6 +157,7 @@ def train_all(arguments: argparse.Namespace) -> int:
         command += ["--protocol", arguments.protocol, "--seed", str(seed), "--fold", str(fold), "--target", str(target)]
         command += ["--data", str(arguments.data)]
         command += [] if second is None else ["--second", str(second)]
+        command += ["--also", *map(str, arguments.also)] if arguments.also else []
         for option in ("pretrained", "run", "labels", "found"):
             if value := getattr(arguments, option):
                 command += [f"--{option}", str(value)]
@@ -176,6 +181,9 @@ def main() -> int:
         sub.add_argument("--labels", type=Path, help="labels of heads in --run to add to the training")
         sub.add_argument(
             "--found", type=Path, help="labels of heads in --run to score, as `insideout data labels` writes"
+        )
+        sub.add_argument(
+            "--also", type=int, nargs="+", default=[], help="epochs after which the fold is scored too (-epochN.parquet)"
         )
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
     commands.choices["train"].add_argument(

@@ -44,7 +44,8 @@ def test_folding_batch_norm_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_tensor_has_its_stage_in_the_order_of_the_network(name: str) -> None:
     plan = layout(name)
-    stages = [plan.stage_of(key) for key, _ in build(name, 5).named_parameters()]
+    with torch.device("meta"):
+        stages = [plan.stage_of(key) for key, _ in build(name, 5).named_parameters()]
     assert set(stages) == set(range(len(plan.stages) + 1))
     assert stages == sorted(stages)
 

@@ -54,11 +54,11 @@ def test_every_command_is_in_the_readme_or_a_page_of_the_documents(command: list
 
 
 def test_plan_says_what_label_would_look_at(excerpt: Path) -> None:
-    done = insideout("plan", str(excerpt))
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["plan", str(excerpt)])
+    assert done.exit_code == 0, done.output
     assert "1280x720 h264, 1159 frames at 24.000/s, 48.3 s" in done.stdout
     assert "every:4: 290 frames" in done.stdout
-    done = insideout("plan", str(excerpt), "--fps", "2")
+    done = CliRunner().invoke(app, ["plan", str(excerpt), "--fps", "2"])
     assert "fps:2: 97 frames" in done.stdout
 
 
@@ -118,6 +118,7 @@ def test_bad_use_is_one_message_and_exit_code_2(
     message = [line for line in said.splitlines() if line.startswith("insideout: ")]
     assert len(message) == 1
     assert says in said
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.mp4", "empty.mp4"}
 
 
 def test_a_process_ends_with_the_message_alone(tmp_path: Path) -> None:
@@ -127,10 +128,3 @@ def test_a_process_ends_with_the_message_alone(tmp_path: Path) -> None:
     assert line.startswith("insideout: ")
     assert "nothing-here" in line
     assert not done.stdout
-
-
-def test_a_pack_that_is_missing_or_damaged_is_refused(excerpt: Path, tmp_path: Path) -> None:
-    done = insideout("label", str(excerpt), "--pack", str(tmp_path / "no-pack"), "--out", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "no-pack" in done.stderr
-    assert not (tmp_path / "out").exists()

@@ -18,7 +18,11 @@ from insideout.segment import CharacterSegmenter
 CLASSES = ("Joy", "Anger", "head")
 
 
-@pytest.mark.parametrize("name", ["yolov8n-seg", "yolov9c-seg", "yolo11n-seg", "yolo12n-seg", "yolo26n-seg"])
+#: The larger ones take as long as all others together.
+LARGE = [pytest.param(name, marks=pytest.mark.chaos) for name in ("yolov9c-seg", "yolo12n-seg")]
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg", *LARGE])
 def test_what_can_be_trained_can_be_packed_and_finds_what_ultralytics_finds(
     name: str, tmp_path: Path, ultralytics_settings: Path
 ) -> None:
