@@ -14,11 +14,11 @@ r"""Measure emotion recipes the way docs/results.md shows them: two protocols, s
 Each training writes its predictions to `benchmarks/predictions/RECIPE/PROTOCOL-seedS-foldF.parquet`
 and is skipped where they are. With `--found` each network also judges the heads that the segmenter
 found by itself (`-found.parquet`), as far as they have a label. With `--also` it judges its fold after
-those epochs as well (`-epochN.parquet`), which tells what the rest of a long training brings. Temperatures come from crops that are
-not scored: with `--pairs` a network is trained without each two folds (`PROTOCOL-seedS-pairIJ.parquet`),
-and what such networks say of fold J calibrates those that are scored on fold I, whose crops neither
-has seen; without pairs, from the other folds; that of valid from `valid-unseen.parquet`, a copy of what
-`train emotion --calibrate` writes.
+those epochs as well (`-epochN.parquet`), which tells what the rest of a long training brings.
+Temperatures come from crops that are not scored: with `--pairs` a network is trained without each two
+folds (`PROTOCOL-seedS-pairIJ.parquet`), and what such networks say of fold J calibrates those that are
+scored on fold I, whose crops neither has seen; without pairs, from the other folds; that of valid from
+`valid-unseen.parquet`, a copy of what `train emotion --calibrate` writes.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def main() -> int:
             "--found", type=Path, help="labels of heads in --run to score, as `insideout data labels` writes"
         )
         sub.add_argument(
-            "--also", type=int, nargs="+", default=[], help="epochs after which the fold is scored too (-epochN.parquet)"
+            "--also", type=int, nargs="+", default=[], help="epochs after which to score too (-epochN.parquet)"
         )
     commands.choices["train"].add_argument("--name", help="folder of the predictions; the recipe's name by default")
     commands.choices["train"].add_argument(
