@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -48,32 +49,58 @@ class Row:
 
 
 def write_table(folder: Path, data: Path) -> None:
-    """Score everything in `folder` and the baselines beside it; write benchmarks/emotion.json and print Markdown."""
+    """Score everything in `folder` and the baselines beside it; write benchmarks/emotion.json and print Markdown.
+
+    A recipe of which no seed has all its folds has a table of its own: the crops that it has scored so
+    far, and what the others say of the same.
+    """
     found: dict[str, dict[str, Any]] = {}
     for protocol in FOLDS:
-        rows = {name: seeds for name, seeds in _trained(folder, protocol, "-found") if seeds}
-        if rows:
-            found[f"{protocol}, heads that the segmenter found"] = _score(rows)
-        rows = {name: seeds for name, seeds in _trained(folder, protocol) if seeds}
-        for name, predictions in _baselines(data, protocol).items():
-            rows[name] = [_row([predictions], None)]
-        found[protocol] = _score(rows)
+        for kind, title in (("-found", f"{protocol}, heads that the segmenter found"), ("", protocol)):
+            trained = {path.name: _seeds(path, protocol, kind) for path in sorted(folder.glob("*")) if path.is_dir()}
+            whole = {
+                name: [_read(paths, protocol, kind) for paths in seeds if _ended(paths, protocol)]
+                for name, seeds in trained.items()
+            }
+            rows = {name: seeds for name, seeds in whole.items() if seeds}
+            if not kind:
+                rows |= {name: [_row([said], None)] for name, said in _baselines(data, protocol).items()}
+            if rows:
+                found[title] = _score(rows)
+            for name, seeds in trained.items():
+                if seeds and not whole[name]:
+                    paths = max(seeds, key=len)
+                    row = _row([_kept(Predictions.read(path)) for path in paths], None)
+                    same = {other: [_only(theirs, row) for theirs in many] for other, many in rows.items()}
+                    found[f"{title}: what {', '.join(path.stem for path in paths)} of {name} score"] = _score(
+                        {name: [row]} | same
+                    )
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     for protocol, scored in found.items():
         print("\n".join(_markdown(protocol, scored)))
 
 
-def _trained(folder: Path, protocol: str, kind: str = "") -> Iterable[tuple[str, list[Row]]]:
-    """By recipe one row per seed whose folds are complete."""
-    for recipe in sorted(path for path in folder.glob("*") if path.is_dir()):
-        seeds: defaultdict[int, dict[int, Path]] = defaultdict(dict)
-        for path in recipe.glob(f"{protocol}-seed*-fold?{kind}.parquet"):
-            _, seed, fold = path.stem.removesuffix(kind).split("-")
-            seeds[int(seed[4:])][int(fold[4:])] = path
-        whole = [
-            [folds[k] for k in sorted(folds)] for _, folds in sorted(seeds.items()) if len(folds) == FOLDS[protocol]
-        ]
-        yield recipe.name, [_read(folds, protocol, kind) for folds in whole]
+def _seeds(recipe: Path, protocol: str, kind: str) -> list[list[Path]]:
+    """The files of the folds of each seed; where a training has not ended, that of the last epoch with one."""
+    seeds: defaultdict[int, dict[int, tuple[float, Path]]] = defaultdict(dict)
+    for path in recipe.glob(f"{protocol}-seed*-fold*{kind}.parquet"):
+        if name := re.fullmatch(rf"{protocol}-seed(\d+)-fold(\d+)(?:-epoch(\d+))?{kind}", path.stem):
+            seed, fold, epoch = int(name[1]), int(name[2]), float(name[3] or "inf")
+            seeds[seed][fold] = max(seeds[seed].get(fold, (0.0, path)), (epoch, path))
+    return [[folds[k][1] for k in sorted(folds)] for _, folds in sorted(seeds.items())]
+
+
+def _ended(paths: list[Path], protocol: str) -> bool:
+    return len(paths) == FOLDS[protocol] and not any("-epoch" in path.stem for path in paths)
+
+
+def _only(row: Row, other: Row) -> Row:
+    """What `row` says of the crops that `other` scores."""
+    names = {crop.name for crop in other.plain.crops.crops}
+    chosen = np.flatnonzero([crop.name in names for crop in row.plain.crops.crops])
+    plain = row.plain.take(chosen)
+    best = replace(plain, logits=plain.logits / _temperature(plain))
+    return Row(plain, None if row.warm is None else row.warm.take(chosen), best)
 
 
 def _read(paths: list[Path], protocol: str, kind: str) -> Row:
