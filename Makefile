@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install browser demo submit test chaos lint film data bench clean
+.PHONY: help install browser demo submit test pages chaos lint film data bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
 	@# By all cores, where pip compiles one file after the other. Some files of packages are no Python.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+	@$(BIN)/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib >/dev/null || true
 	@touch $@
 
 browser: ## Chromium for the tests of pages, from Debian's packages where it is missing
@@ -42,11 +42,13 @@ submit: $(INSTALLED) ## label FILMS into OUT on a cluster: make submit FILMS=s3:
 	RAY_AUTH_MODE=token $(BIN)/ray job submit --address $(ADDRESS) --working-dir . -- \
 	  python -m pipelines.label $(FILMS) --pack $(PACK) --out $(OUT) $(OPTIONS)
 
-test: ## lint, unit tests, tests in a browser, then tests on a local Ray
-	@$(MAKE) --no-print-directory -j 2 lint browser
+test: ## lint beside tests in a browser, unit tests, then tests on a local Ray
+	@$(MAKE) --no-print-directory -j 2 lint pages
 	$(BIN)/python -m pytest tests/unit -n 2 -m "not chaos"
+	$(BIN)/python -m pytest tests/ray -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"
+
+pages: $(INSTALLED) browser ## tests of the pages in a browser
 	$(BIN)/python -m pytest tests/browser
-	$(BIN)/python -m pytest tests/ray -n 2 --dist loadfile -m "not chaos"
 
 chaos: $(INSTALLED) ## the slow tests: more kills, hangs, lost nodes, storage, nested trials (an hour)
 	$(BIN)/python -m pytest tests/unit -n 2 -m chaos

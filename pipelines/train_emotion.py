@@ -30,13 +30,14 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from insideout.backbones import PUBLISHED
 from insideout.errors import InsideoutError, OutputError, StorageError, TrainingError
 from insideout.leaks import audit_training, refuse_leaks
-from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
-from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
 from pipelines.pretrained import fetched, published
 from pipelines.workers import share
+
+# What trains and scores is imported where it does: Ray's controller of a run imports this module too, and
+# torchvision and scikit-learn would take it longer than all the rest.
 
 #: What of a checkpoint is the result; the rest serves to go on from it.
 RESULT = ("model.safetensors", "meta.json", "valid.parquet")
@@ -89,6 +90,8 @@ def run(
     seen by every node. Raises DataError for unusable data, TrainingError when no checkpoint comes
     out, UsageError for more CPUs or GPUs than the cluster has.
     """
+    from insideout.recipes.emotion import check_start
+
     out, store = str(out), Store(out)
     workers = max(workers, gpus)
     threads = share(workers, 1 if gpus else 0, cpus)
@@ -218,6 +221,8 @@ def _write_curve(last: Checkpoint, store: Store, key: str) -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """What every worker does: its share of each batch; worker 0 evaluates and saves."""
+    from insideout.recipes.emotion import EmotionTraining
+
     job = Job(**config)
     torch.set_num_threads(job.threads)
     logging.disable(logging.INFO)  # Ray tells of each checkpoint, by its path
@@ -289,6 +294,8 @@ def _publish(checkpoint: Checkpoint, store: Store) -> None:
 
 
 def _calibrate(folds: list[Checkpoint], store: Store) -> None:
+    from insideout.recipes.calibrate import calibrate_checkpoint
+
     with tempfile.TemporaryDirectory() as scratch:
         tables = []
         for k, checkpoint in enumerate(folds):

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from insideout.recipes.base import Recipe
-
-Preset = Literal["none", "flip", "auto", "rand", "trivial", "augmix", "face"]
+from insideout.recipes.augmentation import FaceAugmentation, Preset
 
 #: How much larger than the network's input crops are loaded, so that zooming in keeps detail.
 HEADROOM = {
@@ -40,38 +37,6 @@ _GREY = (0.299, 0.587, 0.114)
 # RGB to YIQ and back: a turn of the I-Q plane is a turn of the hue.
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
-
-
-class FaceAugmentation(Recipe):
-    """Strengths of the preset `face`; ranges are symmetric and uniform.
-
-    `trivial` takes `mirror`, `zoom`, `shift`, `hue` and `grey` from here.
-    """
-
-    mirror: float = 0.5
-    degrees: float = 12.0
-    zoom: float = 0.7
-    """Smallest part of the crop's area that is shown; 1 is no zoom."""
-    shift: float = 0.06
-    """Largest shift, in sides of the crop."""
-    stretch: float = 0.1
-    light: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.5
-    hue: float = 0.08
-    """Largest turn of the hue, in full turns; 0.5 is any hue."""
-    grey: float = 0.15
-    erase: float = 0.2
-    """Probability of one erased patch of at most a tenth of the area."""
-
-    def scaled(self, magnitude: float) -> FaceAugmentation:
-        """All strengths but the mirror's multiplied, probabilities and shares kept within 0..1."""
-        if magnitude == 1:
-            return self
-        plain = {name: getattr(self, name) * magnitude for name in type(self).model_fields}
-        kept = {"mirror": self.mirror, "zoom": max(0.1, 1 - (1 - self.zoom) * magnitude)}
-        return FaceAugmentation(**plain | kept | {name: min(1.0, plain[name]) for name in ("grey", "erase")})
-
 
 _PLAIN = {"degrees": 0.0, "stretch": 0.0, "light": 0.0, "contrast": 0.0, "saturation": 0.0, "erase": 0.0}
 #: Uniform numbers that one picture needs.

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from insideout.backbones import BACKBONES, Backbone, layout
 from insideout.precision import Precision
 from insideout.recipes import schedule as schedules
-from insideout.recipes.augment import FaceAugmentation, Preset
+from insideout.recipes.augmentation import FaceAugmentation, Preset
 from insideout.recipes.base import Recipe
 from insideout.recipes.crops import Balance
 from insideout.recipes.schedule import Schedule

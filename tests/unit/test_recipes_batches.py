@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from insideout.backbones import layout
-from insideout.recipes.augment import FaceAugmentation, Preset, augment
+from insideout.recipes.augment import augment
+from insideout.recipes.augmentation import FaceAugmentation, Preset
 from insideout.recipes.batches import Batches
 from insideout.recipes.crops import CropData, read_crops
 from insideout.recipes.emotion_recipe import EmotionRecipe

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from insideout.datasets.labelled import CropList
 from insideout.errors import DataError, RecipeError, TrainingError, UsageError
 from insideout.evaluation.predictions import Predictions
-from insideout.recipes.augment import FaceAugmentation, Preset, augment
+from insideout.recipes.augment import augment
+from insideout.recipes.augmentation import FaceAugmentation, Preset
 from insideout.recipes.calibrate import calibrate_checkpoint
 from insideout.recipes.crops import CropData, read_crops
 from insideout.recipes.emotion import EmotionTraining, check_start
