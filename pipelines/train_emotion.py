@@ -79,16 +79,16 @@ def run(
 ) -> str:
     """Train on a started Ray cluster and return the folder of the result, `OUT/best`.
 
-    It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts), and
-    valid.parquet (predictions for valid). `workers` train together, each on `cpus` (default: an
-    share that all of them can have) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a
-    file or a checkpoint folder, local or a URL, or `imagenet`, the publisher's weights. With `calibrate` = K, K more
-    networks are trained on train less a K-th of its scenes; the temperature that fits their
-    predictions of the scenes they have not seen is stored with the result. `out` is a local folder
-    or an fsspec URL (s3://bucket/prefix). Running again with the same `out` goes on after the last
-    finished epoch; another recipe or other data there is an OutputError. `data` and `out` must be
-    seen by every node. Raises DataError for unusable data, TrainingError when no checkpoint comes
-    out, UsageError for more CPUs or GPUs than the cluster has.
+    It holds model.safetensors, meta.json (classes, recipe, scores on valid, counts), and valid.parquet
+    (predictions for valid). `workers` train together, each on `cpus` (default: a share that all of them
+    can have) and, with `gpus` > 0, on a GPU of its own. `pretrained` is a file or a checkpoint folder,
+    local or a URL, or `imagenet`, the publisher's weights. With `calibrate` = K, K more networks are
+    trained on train less a K-th of its scenes; the temperature that fits their predictions of the scenes
+    they have not seen is stored with the result. `out` is a local folder or an fsspec URL
+    (s3://bucket/prefix). Running again with the same `out` goes on after the last finished epoch, or
+    says that all is done; another recipe or other data there is an OutputError. `data` and `out` must be
+    seen by every node. Raises DataError for unusable data, TrainingError when no checkpoint comes out,
+    UsageError for more CPUs or GPUs than the cluster has.
     """
     from insideout.recipes.emotion import check_start
 
@@ -120,16 +120,23 @@ def run(
         if weights and start not in PUBLISHED:
             start = _digest(weights)
     _claim(store, recipe, crops.digest(), start)
+    best = f"{out.rstrip('/')}/best"
+    # Written last; with the claim it says that this very training has ended.
+    done = store.read_json("best/meta.json") if store.exists("best/meta.json") else None
+    if done and calibrate in (0, done.get("calibration_folds")):
+        print(f"already done: {_result_line(done)}", flush=True)
+        return best
     print(f"start: {told}", flush=True)
     job = replace(job, pretrained=str(pretrained) if pretrained else None, unreadable=tuple(unreadable))
-    _publish(fit(job, store, name, workers, gpus, recipe.keep), store)
+    if not done:
+        _publish(fit(job, store, name, workers, gpus, recipe.keep), store)
     if calibrate:
         folds = [
-            fit(replace(job, fold=k, folds=calibrate), store, f"{name}-fold{k}", workers, gpus, "last")
+            fit(replace(job, fold=k, folds=calibrate), store, f"{name}-fold{k}of{calibrate}", workers, gpus, "last")
             for k in range(calibrate)
         ]
         _calibrate(folds, store)
-    return f"{out.rstrip('/')}/best"
+    return best
 
 
 def _digest(weights: Path) -> str:
@@ -306,6 +313,15 @@ def _calibrate(folds: list[Checkpoint], store: Store) -> None:
         meta, table = calibrate_checkpoint(store.read("best/meta.json"), tables, Path(scratch) / "unseen.parquet")
         store.write("best/unseen.parquet", table.read_bytes())
         store.write("best/meta.json", meta)
+
+
+def _result_line(meta: dict[str, Any]) -> str:
+    """What a finished training came to, in one line."""
+    figures = meta["valid"]
+    return (
+        f"epoch {meta['epoch']} of {meta['recipe']['epochs']} is kept, valid macro-F1 {figures['macro_f1']:.3f}"
+        f"  balanced accuracy {figures['balanced_accuracy']:.3f}  nll {figures['nll']:.3f}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

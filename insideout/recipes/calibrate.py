@@ -29,6 +29,7 @@ def calibrate_checkpoint(meta: bytes, tables: Sequence[Path], out: Path) -> tupl
     temperature = fit_temperature(unseen.labels, unseen.logits)
     content = json.loads(meta) | {
         "temperature": temperature,
+        "calibration_folds": len(tables),
         "temperature_fitted_on": _fitted_on(unseen.crops, len(tables)),
         "unseen_nll": {
             "before": nll(unseen.labels, unseen.logits),

@@ -120,16 +120,36 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 
 
 @pytest.mark.chaos
-def test_calibration_trains_folds_of_train_and_stores_the_temperature(data: Path, tmp_path: Path) -> None:
+def test_calibration_trains_folds_of_train_and_stores_the_temperature(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     recipe = RECIPE.model_copy(update={"epochs": 1})
     best = Path(run(data, recipe, tmp_path / "out", cpus=1, calibrate=2))
-    unseen = Predictions.read(best / "unseen.parquet")
     meta = json.loads((best / "meta.json").read_text())
+    _check_unseen(best, data)
+    assert meta["temperature_fitted_on"].startswith("16 crops of 4 training shots")
+    assert meta["temperature_fitted_on"].endswith("(2 folds)")
+
+    ended = {file: file.read_bytes() for file in best.iterdir()}
+    assert "already done" not in capfd.readouterr().out
+    run(data, recipe, tmp_path / "out", cpus=1, calibrate=2)
+    assert "already done: epoch 1 of 1 is kept, valid macro-F1 0." in capfd.readouterr().out
+    assert {file: file.read_bytes() for file in best.iterdir()} == ended
+
+    # Other folds of the same training: none of those before may come among them.
+    run(data, recipe, tmp_path / "out", cpus=1, calibrate=4)
+    _check_unseen(best, data)
+    assert json.loads((best / "meta.json").read_text())["temperature_fitted_on"].endswith("(4 folds)")
+    assert (best / "model.safetensors").read_bytes() == ended[best / "model.safetensors"]
+
+
+def _check_unseen(best: Path, data: Path) -> None:
+    """Every crop of train was judged once, and the temperature is of that."""
+    unseen = Predictions.read(best / "unseen.parquet")
     assert sorted(crop.name for crop in unseen.crops.crops) == sorted(
         p.relative_to(data).as_posix() for p in (data / "train").rglob("*.jpg")
     )
-    assert meta["temperature"] == unseen.temperature
-    assert meta["temperature_fitted_on"].startswith("16 crops of 4 training shots")
+    assert json.loads((best / "meta.json").read_text())["temperature"] == unseen.temperature
 
 
 def test_a_run_ends_at_what_would_come_again_and_not_where_storage_failed() -> None:
@@ -186,13 +206,17 @@ def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(
     straight: Path,
     tmp_path: Path,
     root: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "killed"
     _train_and_kill(data, start, out, root, victim)
-    ended = {file: file.read_bytes() for file in (out / "best").glob("*")}
+    ended = {file: file.stat().st_mtime_ns for file in (out / "best").glob("*")}
+    capfd.readouterr()
     resumed = Path(run(data, LONGER, out, cpus=1, pretrained=start))
-    if ended:  # then nothing was left to do
-        assert {file: file.read_bytes() for file in resumed.iterdir()} == ended
+    # Where a worker was killed, the job itself went on to the end.
+    assert ("already done: epoch" in capfd.readouterr().out) == bool(ended)
+    if ended:
+        assert {file: file.stat().st_mtime_ns for file in resumed.iterdir()} == ended
     assert json.loads((resumed / "meta.json").read_text()) == json.loads((straight / "meta.json").read_text())
     expected, found = (load_file(folder / "model.safetensors") for folder in (straight, resumed))
     assert all(torch.equal(expected[key], found[key]) for key in expected)

@@ -45,6 +45,7 @@ def test_a_training_keeps_its_checkpoints_on_s3_and_goes_on_from_them(tmp_path: 
 
         again = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=280, check=False)
         assert again.returncode == 0, again.stderr[-3000:]
-        assert "epoch" not in again.stdout  # nothing was left to train
+        assert "already done: epoch" in again.stdout
+        assert "epoch 1/2" not in again.stdout
         fs.invalidate_cache()
         assert json.loads(fs.cat_file(f"{BUCKET}/runs/emotion/best/meta.json")) == meta
