@@ -267,6 +267,11 @@ def _threshold(checkpoint: Path, meta: Mapping[str, Any], recipe: PackRecipe) ->
     from insideout.evaluation.predictions import Predictions
 
     predictions = Predictions.read(unseen)
+    if predictions.temperature != meta["temperature"]:
+        raise PackError(
+            f"{unseen}: of temperature {predictions.temperature:.4f}, and meta.json beside it has"
+            f" {meta['temperature']:.4f}: a calibration was cut off; run the same `train emotion --calibrate` again"
+        )
     least = recipe.uncertain_below
     if recipe.accuracy is not None:
         found = threshold_for_accuracy(predictions, recipe.accuracy)

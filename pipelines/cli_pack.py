@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +43,20 @@ def pack_build(
     """Put trained models into one small, digested folder with a model card."""
     from insideout.packing import PackRecipe, build_pack
 
-    settings = PackRecipe.read(recipe)
-    pack = build_pack(out, segmenter, emotion, settings)
+    settings, metrics = PackRecipe.read(recipe), {}
     if data:
         from insideout.evaluation.segmenter import evaluate_segmenter
         from insideout.evaluation.segmenter_report import segmenter_figures
 
-        found = evaluate_segmenter(pack.segmenter, data)
+        # Elsewhere: an older pack in OUT is replaced once the new one has all its figures.
+        with tempfile.TemporaryDirectory() as scratch:
+            found = evaluate_segmenter(
+                build_pack(Path(scratch) / out.name, segmenter, emotion, settings).segmenter, data
+            )
         for note in found["notes"]:
             typer.echo(f"note: {note}")
-        pack = build_pack(out, segmenter, emotion, settings, metrics={"segmenter": segmenter_figures(found)})
+        metrics = {"segmenter": segmenter_figures(found)}
+    pack = build_pack(out, segmenter, emotion, settings, metrics=metrics)
     typer.echo(f"pack: {pack.path}, digest {pack.digest}")
 
 

@@ -119,7 +119,7 @@ def run(
         told = check_start(recipe, crops, folds=inner, world=workers, pretrained=weights)
         if weights and start not in PUBLISHED:
             start = _digest(weights)
-    _claim(store, recipe, crops.digest(), start)
+    _claim(store, recipe, crops.digest, start)
     best = f"{out.rstrip('/')}/best"
     # Written last; with the claim it says that this very training has ended.
     done = store.read_json("best/meta.json") if store.exists("best/meta.json") else None
@@ -310,7 +310,10 @@ def _calibrate(folds: list[Checkpoint], store: Store) -> None:
                 table = Path(scratch) / f"fold{k}.parquet"
                 table.write_bytes((Path(folder) / "valid.parquet").read_bytes())
                 tables.append(table)
-        meta, table = calibrate_checkpoint(store.read("best/meta.json"), tables, Path(scratch) / "unseen.parquet")
+        before = store.read("best/meta.json")
+        meta, table = calibrate_checkpoint(before, tables, Path(scratch) / "unseen.parquet")
+        # A run that is cut off in between is not taken for a calibrated one, by the earlier calibration or this.
+        store.write_json("best/meta.json", json.loads(before) | {"calibration_folds": None})
         store.write("best/unseen.parquet", table.read_bytes())
         store.write("best/meta.json", meta)
 

@@ -16,6 +16,7 @@ from ray import tune
 from insideout.backbones import PUBLISHED
 from insideout.errors import UsageError
 from insideout.leaks import audit_training, refuse_leaks
+from insideout.packs import file_digest
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
 from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
@@ -44,6 +45,8 @@ class EmotionJob:
     device: str = "cpu"
     folds: int = 0
     unreadable: tuple[str, ...] = ()
+    digest: str = ""
+    """Of the crops and of weights in a file of the user's own: what the sweep is for, with its settings."""
 
     def recipe(self, config: Mapping[str, Any]) -> EmotionRecipe:
         """The recipe of a trial."""
@@ -91,7 +94,9 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
     inner = [crops.inner_fold(k, job.folds) for k in range(job.folds)]
     with fetched(pretrained) as weights:
         check_start(recipe, crops, folds=inner, pretrained=weights)
-    return job
+        own = weights is not None and sweep.pretrained not in PUBLISHED
+        start = file_digest(weights / "model.safetensors" if weights.is_dir() else weights) if own else ""
+    return replace(job, digest=f"{crops.digest} {start}".rstrip())
 
 
 def train(config: Mapping[str, Any], job: EmotionJob) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ray import tune
 
 from insideout.errors import UsageError
+from insideout.packs import file_digest
 from insideout.recipes.segmenter import check_start, prepare_segmenter, run_segmenter
 from insideout.recipes.segmenter_recipe import SegmenterRecipe
 from insideout.recipes.segmenter_run import read_metrics
@@ -36,6 +37,8 @@ class SegmenterJob:
     threads: int
     device: str = "cpu"
     allow_leaks: bool = False
+    digest: str = ""
+    """Of the export and of weights in a file of the user's own: what the sweep is for, with its settings."""
 
     def recipe(self, config: Mapping[str, Any]) -> SegmenterRecipe:
         """The recipe of a trial."""
@@ -53,7 +56,9 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> Segmenter
         raise UsageError(f"--gpus {share.gpus:g}: a trial is one process on one GPU; ask for 1 or a fraction")
     check_start(sweep.pretrained)
     (data,) = sweep.data
-    read_yolo_export(Path(data), allow_leaks=sweep.allow_leaks)
+    export = read_yolo_export(Path(data), allow_leaks=sweep.allow_leaks)
+    own = sweep.pretrained is not None and Path(sweep.pretrained).is_file()
+    start = file_digest(Path(str(sweep.pretrained))) if own else ""
     return SegmenterJob(
         data,
         space,
@@ -62,6 +67,7 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> Segmenter
         max(1, int(share.cpus)),
         "0" if share.gpus else "cpu",
         sweep.allow_leaks,
+        f"{export.digest} {start}".rstrip(),
     )
 
 

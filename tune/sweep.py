@@ -23,6 +23,8 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "10")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The newer output prints a banner that cannot be turned off; ours is in tune/progress.py.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Ctrl+C ends the command; by Ray Tune's own handler the sweep would end as if all its trials had been run.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
@@ -40,6 +42,8 @@ from tune.settings import METRICS, Share, Sweep
 from tune.space import Space
 
 SWEEP = "sweep.json"
+#: Its key for what its data and its starting weights held.
+DIGEST = "content of data and weights"
 #: Run folders of nested trials.
 NESTED = "nested"
 
@@ -60,7 +64,7 @@ def run(sweep: Sweep, out: str, share: Share, loggers: Sequence[tune.Callback] =
         job, trial = segmenter.prepare(sweep, space, share, store), segmenter.train
     else:
         job, trial = emotion.prepare(sweep, space, share, store), emotion.train
-    claim(sweep, store)
+    claim(sweep, store, job.digest)
     resources = {"cpu": share.cpus} | ({"gpu": share.gpus} if share.gpus else {})
     at_once = share.at_once
     if sweep.nested:
@@ -93,11 +97,12 @@ def write_results(store: Store, sweep: Sweep, space: Space) -> TrialResult:
     return best
 
 
-def claim(sweep: Sweep, store: Store) -> None:
-    """Write what this folder is for, or refuse a folder that is for another sweep."""
-    mine = json.loads(json.dumps(asdict(sweep)))
+def claim(sweep: Sweep, store: Store, digest: str) -> None:
+    """Write what this folder is for, or refuse a folder that is for another sweep, or for data that has changed."""
+    mine = json.loads(json.dumps(asdict(sweep))) | {DIGEST: digest}
     if store.exists(SWEEP):
         other = store.read_json(SWEEP)
+        other.setdefault(DIGEST, digest)  # of a version that did not keep it
         changed = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
         if changed:
             raise OutputError(
@@ -113,6 +118,7 @@ def read_sweep(store: Store) -> Sweep:
         raise OutputError(f"{store.root}: no sweep there; give the folder that `insideout tune … --out` wrote")
     raw = store.read_json(SWEEP)
     try:
+        raw.pop(DIGEST, None)
         return Sweep(**raw | {"data": tuple(raw["data"])})
     except (TypeError, KeyError) as error:
         raise OutputError(f"{store.path(SWEEP)}: of another version ({error}); start the sweep anew") from error
@@ -160,7 +166,9 @@ def _tuner(
     loggers: Sequence[tune.Callback],
 ) -> tune.Tuner:
     where = store.path(TRIALS)
-    if tune.Tuner.can_restore(where, storage_filesystem=store.arrow()):
+    # Ray Tune writes tuner.pkl before anything has begun; without a state it would go on with one trial only.
+    begun = any("/experiment_state-" in key for key in store.list(TRIALS, ".json"))
+    if begun and tune.Tuner.can_restore(where, storage_filesystem=store.arrow()):
         return tune.Tuner.restore(where, able, storage_filesystem=store.arrow())
     scheduler = build_scheduler(sweep.rule, space, grace=sweep.grace, reduction=sweep.reduction, seed=sweep.seed)
     return tune.Tuner(

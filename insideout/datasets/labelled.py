@@ -12,6 +12,8 @@ file names of the form `004128_shot032_track083_Bunny.jpg`.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -311,3 +313,24 @@ def _is_share(value: str) -> bool:
         return 0 <= float(value) <= 1
     except ValueError:
         return False
+
+
+def data_digest(crops: Iterable[LabelledCrop]) -> str:
+    """sha256 over the label, the votes, the origin and the picture of each crop, in order of names.
+
+    The origin (film, scene, shot, track, character, source) decides on which side of a fold a crop comes,
+    so that data in which it was corrected is other data. Raises DataError for a picture that cannot be read.
+    """
+    digest = hashlib.sha256()
+    for crop in sorted(crops, key=lambda crop: crop.name):
+        try:
+            content = crop.picture if isinstance(crop.picture, bytes) else crop.picture.read_bytes()
+        except OSError as error:
+            raise DataError(f"{crop.name}: not readable ({error.strerror}); export it again") from error
+        votes = crop.votes and dict(sorted(crop.votes.items()))
+        row = (
+            crop.name, crop.emotion, crop.film, crop.scene, crop.shot, crop.track, crop.character, crop.source, votes,
+            hashlib.sha256(content).hexdigest(),
+        )  # fmt: skip
+        digest.update((json.dumps(row) + "\n").encode())
+    return digest.hexdigest()

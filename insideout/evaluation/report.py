@@ -12,7 +12,6 @@ so `cross_fitted` says what temperatures fitted on other shots reach.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from insideout import __version__
 from insideout.datasets.crop_table import read_crop_table
-from insideout.datasets.labelled import SPLITS, CropList, LabelledCrop, find_unreadable, read_export
+from insideout.datasets.labelled import SPLITS, CropList, LabelledCrop, data_digest, find_unreadable, read_export
 from insideout.errors import DataError, UsageError
 from insideout.evaluation import calibration, intervals, metrics
 from insideout.evaluation.intervals import RESAMPLES, Difference, Interval, shot_index
@@ -222,22 +221,6 @@ def embed(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
     logits = np.full((len(predictions), len(classes)), -np.inf, np.float32)
     logits[:, [classes.index(name) for name in predictions.classes]] = predictions.logits
     return Predictions(CropList(classes, predictions.crops.crops), logits, predictions.temperature)
-
-
-def data_digest(crops: Sequence[LabelledCrop]) -> str:
-    """sha256 over name, emotion, shot, character and picture of each crop, in order of names.
-
-    Raises DataError for a picture that cannot be read.
-    """
-    digest = hashlib.sha256()
-    for crop in sorted(crops, key=lambda crop: crop.name):
-        try:
-            content = crop.picture if isinstance(crop.picture, bytes) else crop.picture.read_bytes()
-        except OSError as error:
-            raise DataError(f"{crop.name}: not readable ({error.strerror}); export it again") from error
-        row = (crop.name, crop.emotion, crop.shot_key, crop.character, hashlib.sha256(content).hexdigest())
-        digest.update(("\t".join(row) + "\n").encode())
-    return digest.hexdigest()
 
 
 def _baselines(train: CropList, test: CropList, notes: list[str]) -> dict[str, Predictions]:

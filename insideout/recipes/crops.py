@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from insideout.crops import resize, square
 from insideout.datasets import labelled
 from insideout.datasets.crop_table import read_crop_table
-from insideout.datasets.labelled import CropList, LabelledCrop, read_export
+from insideout.datasets.labelled import CropList, LabelledCrop, data_digest, read_export
 from insideout.errors import DataError
 from insideout.store import Store
 
@@ -51,14 +52,11 @@ class CropData:
             "unreadable": list(self.unreadable),
         }
 
+    @cached_property
     def digest(self) -> str:
-        """Digest of the names, labels and sizes of all crops, by which a resumed training knows its data."""
-        lines = [
-            f"{split}/{crop.emotion}/{crop.name} {_bytes(crop.picture)}"
-            for split, crops in (("train", self.train), ("valid", self.valid))
-            for crop in crops.crops
-        ]
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        """Digest of both splits by `data_digest`, by which a resumed training knows its data."""
+        both = f"{data_digest(self.train.crops)} {data_digest(self.valid.crops)}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def without(self, names: Collection[str]) -> CropData:
         """The same data less the named crops, which are noted as unreadable."""
@@ -96,10 +94,6 @@ class CropData:
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             inside, outside = list(splitter.split(groups, self.train.labels, groups))[fold]
         return replace(self, train=self.train.take(inside), valid=self.train.take(outside))
-
-
-def _bytes(picture: Path | bytes) -> int:
-    return len(picture) if isinstance(picture, bytes) else picture.stat().st_size
 
 
 def read_crops(

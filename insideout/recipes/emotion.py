@@ -295,7 +295,7 @@ class EmotionTraining:
             "temperature": 1.0,
             "temperature_fitted_on": None,
             "valid": figures,
-            "data": self.data.summary() | {"digest": self.data.digest()},
+            "data": self.data.summary() | {"digest": self.data.digest},
             "recipe": self.recipe.model_dump(mode="json"),
             "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         }

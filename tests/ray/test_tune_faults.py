@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import s3fs
+from ray import tune
 
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
@@ -18,6 +19,8 @@ from tests.clusters import two_nodes
 from tests.exports import write_export
 from tests.object_storage import BUCKET, s3_server
 from tune.results import read_trials
+from tune.settings import Share, Sweep
+from tune.sweep import run
 
 pytestmark = pytest.mark.ray
 
@@ -48,7 +51,7 @@ def _epochs(out: Path) -> dict[str, int]:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("victim", ["driver", "trial"])
+@pytest.mark.parametrize("victim", ["driver", "trial", "interrupted driver"])
 def test_a_killed_sweep_goes_on_with_its_trials(
     victim: str, data: Path, space: Path, tmp_path: Path, root: Path
 ) -> None:
@@ -72,6 +75,10 @@ def test_a_killed_sweep_goes_on_with_its_trials(
             assert len(done) == 1
             if victim == "driver":
                 os.kill(process.pid, signal.SIGKILL)
+            elif victim == "interrupted driver":
+                os.kill(process.pid, signal.SIGINT)
+                assert process.wait(240) == 130, log.read_text()
+                assert not (out / "best.yaml").exists()
             else:
                 children = psutil.Process(process.pid).children(recursive=True)
                 named = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
@@ -84,7 +91,7 @@ def test_a_killed_sweep_goes_on_with_its_trials(
             process.wait()
     (finished,) = done
     stamp = (out / "trials" / finished / "result.json").stat().st_mtime_ns
-    if victim == "driver":
+    if victim != "trial":
         assert not (out / "results.parquet").exists()
         resumed = [sys.executable, "-m", "tune.sweep", "resume", str(out), "--no-winner"]
         subprocess.run(resumed, cwd=root, check=True, timeout=300)
@@ -95,6 +102,24 @@ def test_a_killed_sweep_goes_on_with_its_trials(
         assert [report["epoch"] for report in trial.epochs] == [1, 2, 3, 4, 5], trial.name
     assert (out / "trials" / finished / "result.json").stat().st_mtime_ns == stamp
     assert (out / "best.yaml").exists()
+
+
+class Unable(tune.Callback):
+    """A logger that does not come up, as that of a service nobody is logged in to."""
+
+    def setup(self, *_: object, **__: object) -> None:
+        raise RuntimeError("not logged in")
+
+
+@pytest.mark.chaos
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_sweep_that_ended_before_its_first_trial_begins_anew(data: Path, space: Path, tmp_path: Path) -> None:
+    sweep = Sweep("emotion", (str(data),), None, space.read_text().replace("epochs: 5", "epochs: 1"), 2, rule="none")
+    with pytest.raises(RuntimeError, match="not logged in"):
+        run(sweep, str(tmp_path / "out"), Share(), [Unable()])
+    run(sweep, str(tmp_path / "out"), Share())
+    trials = read_trials(Store(str(tmp_path / "out")))
+    assert [len(trial.epochs) for trial in trials] == [1, 1]
 
 
 @pytest.mark.chaos

@@ -16,12 +16,12 @@ import typer
 from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
-from insideout.datasets.labelled import CropList, LabelledCrop, read_export
+from insideout.datasets.labelled import CropList, LabelledCrop, data_digest, read_export
 from insideout.errors import DataError, PackError, UsageError
 from insideout.evaluation.intervals import class_intervals, confusion_interval
 from insideout.evaluation.metrics import accuracy
 from insideout.evaluation.predictions import Predictions
-from insideout.evaluation.report import data_digest, embed, evaluate, evaluate_export
+from insideout.evaluation.report import embed, evaluate, evaluate_export
 from insideout.packs import load_pack
 from pipelines.evaluate import evaluate as command
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from insideout.datasets.labelled import CropList, LabelledCrop
-from insideout.errors import PackError
+from insideout.errors import DataError, PackError
 from insideout.evaluation.predictions import Predictions
 from insideout.packing import PackRecipe, add_errors, build_pack, read_segmenter
 from insideout.packs import Pack, describe, load_pack, verify_pack
@@ -23,6 +24,7 @@ from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.scores import scores
 from insideout.recipes.segmenter_recipe import SegmenterRecipe
 from insideout.stats.confusion import read_errors, support
+from pipelines.cli import app
 
 RECIPE = PackRecipe(
     name="test",
@@ -114,6 +116,30 @@ def test_a_pack_holds_what_the_checkpoints_said(built: Pack) -> None:
         "MODEL_CARD.md", "emotion.safetensors", "pack.json", "segmenter.safetensors",
     ]  # fmt: skip
     assert verify_pack(pack.path) == pack
+
+
+def test_an_older_pack_stays_where_the_new_one_cannot_be_scored(
+    copy: Path, segmenter: Path, emotion: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in copy.iterdir()}
+    RECIPE.model_copy(update={"name": "newer"}).write(tmp_path / "recipe.yaml")
+    words = ["--segmenter", segmenter, "--emotion", emotion, "--recipe", tmp_path / "recipe.yaml", "--out", copy]
+    done = CliRunner().invoke(app, ["pack", "build", *map(str, words), "--data", str(tmp_path / "nothing-here")])
+    assert isinstance(done.exception, DataError)
+    assert "nothing-here" in str(done.exception)
+    assert {path: path.read_bytes() for path in copy.iterdir()} == before
+    done = CliRunner().invoke(app, ["pack", "build", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    assert load_pack(copy).name == "newer"
+
+
+def test_a_calibration_that_was_cut_off_makes_no_pack(segmenter: Path, emotion: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(emotion, tmp_path / "emotion")
+    crops = CropList(("Angry", "Happy"), tuple(LabelledCrop(f"{i}", b"", ("Angry", "Happy")[i % 2]) for i in range(4)))
+    Predictions(crops, np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], 1.25).write(folder / "unseen.parquet")
+    with pytest.raises(PackError, match=r"unseen\.parquet: of temperature 1\.2500, and meta\.json .* 1\.5000"):
+        build_pack(tmp_path / "pack", segmenter, folder, RECIPE)
+    assert not (tmp_path / "pack").exists()
 
 
 def test_a_pack_is_small_and_its_weights_are_those_of_the_checkpoints(
@@ -236,7 +262,7 @@ def test_uncertain_is_put_where_the_answers_above_it_are_right_often_enough(
     truth = ["Angry" if i not in (3, 5, 7, 9) else "Happy" for i in range(10)]
     crops = CropList(("Angry", "Happy"), tuple(LabelledCrop(str(i), b"", e) for i, e in enumerate(truth)))
     logits = np.array([[2.0 - 0.1 * i, 0.0] for i in range(10)], np.float32)
-    Predictions(crops, logits).write(checkpoint / "unseen.parquet")
+    Predictions(crops, logits * 1.5, 1.5).write(checkpoint / "unseen.parquet")
     built = build_pack(tmp_path / "pack", segmenter, checkpoint, asked)
     right = [0.75 if k == 4 else (k - sum(w < k for w in (3, 5, 7, 9))) / k for k in range(1, 11)]
     most = max(k for k in range(1, 11) if right[k - 1] >= 0.75)
@@ -244,7 +270,7 @@ def test_uncertain_is_put_where_the_answers_above_it_are_right_often_enough(
     assert built.emotion.uncertain_below == pytest.approx(sure, abs=2e-4)
     card = (built.path / "MODEL_CARD.md").read_text()
     assert f"{most * 10}% are at or above it and {right[most - 1]:.0%} of those are right" in card
-    Predictions(crops, logits[::-1].copy()).write(checkpoint / "unseen.parquet")
+    Predictions(crops, logits[::-1] * 1.5, 1.5).write(checkpoint / "unseen.parquet")
     with pytest.raises(PackError, match="no certainty gives 99% right"):
         build_pack(tmp_path / "pack", segmenter, checkpoint, RECIPE.model_copy(update={"accuracy": 0.99}))
 

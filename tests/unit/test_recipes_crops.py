@@ -31,6 +31,25 @@ def _crops(labels: list[int], shots: list[str]) -> CropList:
     )
 
 
+def test_a_training_knows_its_data_by_labels_votes_origin_and_pictures(tmp_path: Path) -> None:
+    data = read_crops(write_export(tmp_path))
+    crops = data.train.crops
+    same = replace(data, train=CropList(data.classes, crops[::-1]))
+    assert same.digest == data.digest
+    other = b"x" * crops[0].picture.stat().st_size  # of the same size
+    changes = [
+        {"emotion": "Happy"}, {"film": "other"}, {"scene": "7"}, {"shot": "7"}, {"track": "7"}, {"character": "Frank"},
+        {"source": "7"}, {"votes": {"Angry": 0.5, "Happy": 0.5}}, {"picture": other},
+    ]  # fmt: skip
+    digests = {
+        replace(data, train=CropList(data.classes, (replace(crops[0], **change), *crops[1:]))).digest
+        for change in changes
+    }
+    assert len(digests - {data.digest}) == len(changes)
+    swapped = replace(data, train=data.valid, valid=data.train)
+    assert swapped.digest != data.digest
+
+
 def test_classes_come_from_the_folders_and_counts_from_the_files(tmp_path: Path) -> None:
     data = read_crops(write_export(tmp_path))
     assert data.classes == ("Angry", "Happy")

@@ -89,9 +89,12 @@ def test_folders_without_a_sweep_or_a_score_are_refused(tmp_path: Path) -> None:
 def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
     store = Store(write_sweep(tmp_path, [(STUDENT, [0.2])]))
     sweep = read_sweep(store)
-    claim(sweep, store)
+    claim(sweep, store, "a")  # of a version that did not keep the digest
+    assert read_sweep(store) == sweep
     with pytest.raises(OutputError, match=r"another sweep \(data, seed differ\)"):
-        claim(replace(sweep, seed=5, data=("other",)), store)
+        claim(replace(sweep, seed=5, data=("other",)), store, "a")
+    with pytest.raises(OutputError, match=r"another sweep \(content of data and weights differ\)"):
+        claim(sweep, store, "b")
 
 
 def test_what_made_the_score_is_found(tmp_path: Path) -> None:
