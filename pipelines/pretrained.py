@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from insideout.backbones import PUBLISHED, published_weights
+from insideout.packs import file_digest
 from insideout.store import Store
 
 _MODEL, _META = "model.safetensors", "meta.json"
@@ -56,3 +57,8 @@ def everywhere(pretrained: str | None) -> str | None:
     if pretrained is None or pretrained in PUBLISHED or "://" in pretrained:
         return pretrained
     return str(Path(pretrained).resolve())
+
+
+def weights_digest(weights: Path) -> str:
+    """The sha256 of a weights file, or of that in a checkpoint folder: what a run knows its start by."""
+    return file_digest(weights / _MODEL if weights.is_dir() else weights)

@@ -9,7 +9,6 @@ python -m pipelines.train_emotion --data EXPORT --recipe configs/emotion-student
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -33,7 +32,7 @@ from insideout.leaks import audit_training, refuse_leaks
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.store import Store
-from pipelines.pretrained import fetched, published
+from pipelines.pretrained import fetched, published, weights_digest
 from pipelines.workers import share
 
 # What trains and scores is imported where it does: Ray's controller of a run imports this module too, and
@@ -118,7 +117,7 @@ def run(
     with fetched(str(pretrained) if pretrained else None) as weights:
         told = check_start(recipe, crops, folds=inner, world=workers, pretrained=weights)
         if weights and start not in PUBLISHED:
-            start = _digest(weights)
+            start = weights_digest(weights)
     _claim(store, recipe, crops.digest, start)
     best = f"{out.rstrip('/')}/best"
     # Written last; with the claim it says that this very training has ended.
@@ -137,12 +136,6 @@ def run(
         ]
         _calibrate(folds, store)
     return best
-
-
-def _digest(weights: Path) -> str:
-    """The sha256 of weights, by which a folder knows what it started from."""
-    with (weights / "model.safetensors" if weights.is_dir() else weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fit(

@@ -16,13 +16,12 @@ from ray import tune
 from insideout.backbones import PUBLISHED
 from insideout.errors import UsageError
 from insideout.leaks import audit_training, refuse_leaks
-from insideout.packs import file_digest
 from insideout.recipes.crops import CropData, find_unreadable, read_crops
 from insideout.recipes.emotion import EmotionTraining, check_start
 from insideout.recipes.emotion_recipe import EmotionRecipe
 from insideout.recipes.scores import scores
 from insideout.store import Store
-from pipelines.pretrained import fetched, published
+from pipelines.pretrained import fetched, published, weights_digest
 from tune.search import trial_recipe
 from tune.settings import Share, Sweep
 from tune.space import Space
@@ -94,8 +93,7 @@ def prepare(sweep: Sweep, space: Space, share: Share, store: Store) -> EmotionJo
     inner = [crops.inner_fold(k, job.folds) for k in range(job.folds)]
     with fetched(pretrained) as weights:
         check_start(recipe, crops, folds=inner, pretrained=weights)
-        own = weights is not None and sweep.pretrained not in PUBLISHED
-        start = file_digest(weights / "model.safetensors" if weights.is_dir() else weights) if own else ""
+        start = weights_digest(weights) if weights and sweep.pretrained not in PUBLISHED else ""
     return replace(job, digest=f"{crops.digest} {start}".rstrip())
 
 
